@@ -1,0 +1,33 @@
+# `make demo` and `make test` do all set-up by themselves; they need Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+.PHONY: demo test lint stress bench clean
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("outbox needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/ready  ## the internet shop, live in the terminal; ARGS=--keep-running for ever
+	$(VENV)/bin/outbox demo $(ARGS)
+
+test: $(VENV)/ready lint  ## everything; ARGS for pytest
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+stress: $(VENV)/ready  ## the engine under everything at once, for minutes; prints seeds
+	$(VENV)/bin/python -m tests.engine.stress $(ARGS)
+
+bench: $(VENV)/ready  ## first measurements, against hand-written SQL in the same run
+	$(VENV)/bin/python -m tests.benchmark $(ARGS)
+
+clean:
+	rm -rf $(VENV) .outbox-demo dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

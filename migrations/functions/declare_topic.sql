@@ -1,0 +1,40 @@
+-- Creates a topic, its partitions and their sequences, and a cursor at its start for every subscription that has a
+-- matching pattern, and tells the workers. Returns its id. Declaring it again the same way changes nothing; another way
+-- is OB007.
+-- Runs in the caller's transaction; a concurrent declaration of the same topic waits for it.
+CREATE FUNCTION outbox.declare_topic(
+    name text, partitions int DEFAULT 1, max_priority int DEFAULT 0, retention text DEFAULT 'standard'
+) RETURNS int
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    declared outbox.topic;
+    new_id int;
+BEGIN
+    INSERT INTO outbox.topic (name, partitions, max_priority, retention)
+    VALUES (declare_topic.name, declare_topic.partitions, declare_topic.max_priority, declare_topic.retention)
+    ON CONFLICT DO NOTHING RETURNING id INTO new_id;
+    IF new_id IS NULL THEN
+        SELECT * INTO declared FROM outbox.topic t WHERE t.name = declare_topic.name;
+        IF (declared.partitions, declared.max_priority, declared.retention)
+           <> (declare_topic.partitions, declare_topic.max_priority, declare_topic.retention) THEN
+            RAISE EXCEPTION 'topic "%" exists with % partitions, max_priority % and retention "%"',
+                name, declared.partitions, declared.max_priority, declared.retention
+                USING ERRCODE = 'OB007', HINT = 'Declare it as it is, or under another name.';
+        END IF;
+        RETURN declared.id;
+    END IF;
+
+    FOR number IN 0 .. declare_topic.partitions - 1 LOOP
+        FOR priority IN 0 .. declare_topic.max_priority LOOP
+            PERFORM outbox.create_partition(new_id, number, priority);
+        END LOOP;
+    END LOOP;
+    PERFORM outbox.adopt(s.id) FROM outbox.subscription s
+    WHERE EXISTS (SELECT FROM outbox.binding b
+                  WHERE b.subscription_id = s.id AND outbox.topic_matches(declare_topic.name, b.pattern));
+    IF current_setting('outbox.notify', true) IS DISTINCT FROM 'off' THEN
+        PERFORM pg_notify('outbox', new_id::text);
+    END IF;
+    RETURN new_id;
+END $$;

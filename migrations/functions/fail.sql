@@ -1,0 +1,51 @@
+-- Turns failed messages of leases into redeliveries and dead letters, with their content from the log or, if they were
+-- redelivered before, from outbox.redelivery. Rows are found by exact keys. Internal: see settle, which holds the leases.
+CREATE FUNCTION outbox.fail(worker bigint, leases bigint[], failures jsonb) RETURNS void
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    kept bigint;
+BEGIN
+    WITH failed AS MATERIALIZED (
+        SELECT l.id AS lease_id, l.subscription_id, l.partition_id, f."offset", l.attempt, l.redelivered,
+               f.delay, coalesce(f.reason, 'rejected') AS reason,
+               coalesce(f.error, '{}') || jsonb_build_object('attempt', l.attempt, 'at', clock_timestamp(), 'worker', worker) AS error
+        FROM jsonb_to_recordset(failures) AS f (lease bigint, "offset" bigint, delay float8, reason text, error jsonb)
+        JOIN outbox.lease l ON l.id = f.lease AND l.id = ANY (leases) AND l.offsets @> f."offset"
+    ), whole AS MATERIALIZED (
+        SELECT f.*, m.published_at, m.key, m.headers, m.payload, m.body, '[]'::jsonb AS errors
+        FROM failed f
+        JOIN outbox.message m ON m.partition_id = f.partition_id AND m."offset" = f."offset"
+        WHERE NOT f.redelivered
+        UNION ALL
+        SELECT f.*, r.published_at, r.key, r.headers, r.payload, r.body, r.errors
+        FROM failed f
+        JOIN outbox.redelivery r ON r.subscription_id = f.subscription_id AND r.partition_id = f.partition_id
+                                AND r."offset" = f."offset" AND r.lease_id = f.lease_id
+        WHERE f.redelivered
+    ), waiting AS (
+        INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at,
+                                            published_at, key, headers, payload, body, errors)
+        SELECT subscription_id, partition_id, "offset", attempt + 1, clock_timestamp() + make_interval(secs => delay),
+               published_at, key, headers, payload, body, outbox.add_error(errors, error)
+        FROM whole WHERE delay IS NOT NULL
+        ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
+        SET attempt = excluded.attempt, due_at = excluded.due_at, errors = excluded.errors, lease_id = NULL, suspect = false
+        RETURNING 1
+    ), dead AS (
+        INSERT INTO outbox.dead_letter AS d (subscription_id, partition_id, "offset", attempt, reason,
+                                             published_at, key, headers, payload, body, errors)
+        SELECT subscription_id, partition_id, "offset", attempt, reason,
+               published_at, key, headers, payload, body, outbox.add_error(errors, error)
+        FROM whole WHERE delay IS NULL
+        ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
+        SET attempt = excluded.attempt, reason = excluded.reason, errors = excluded.errors, died_at = excluded.died_at
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM dead) INTO kept;
+    IF kept <> jsonb_array_length(failures) THEN
+        RAISE EXCEPTION 'of % failed messages only % could be kept: each must be an offset of a lease that is being settled',
+            jsonb_array_length(failures), kept USING ERRCODE = 'OB007';
+    END IF;
+END $$;

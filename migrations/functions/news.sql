@@ -1,0 +1,19 @@
+-- The partitions that a subscription should look into, highest priority first, otherwise in random order: those whose
+-- log ends beyond the cursor, and those where a transaction that was open has ended. "ended" before "offset" means that
+-- the sequence went backwards. Reads one position and one sequence a partition. Internal: see pull.
+CREATE FUNCTION outbox.news(reader int) RETURNS TABLE (partition_id int, "offset" bigint, ended bigint)
+LANGUAGE sql VOLATILE
+AS $$
+SELECT c.partition_id, p."offset", log.ended
+FROM outbox.cursor c
+JOIN outbox.partition part ON part.id = c.partition_id
+CROSS JOIN LATERAL (
+    SELECT p."offset", p.open FROM outbox.position p
+    WHERE p.subscription_id = c.subscription_id AND p.partition_id = c.partition_id
+    ORDER BY p."offset" DESC LIMIT 1
+) AS p
+CROSS JOIN LATERAL (SELECT coalesce(pg_sequence_last_value(part.sequence), 0) AS ended OFFSET 0) AS log
+WHERE c.subscription_id = reader
+  AND (log.ended <> p."offset" OR NOT p.open <@ ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())))
+ORDER BY part.priority DESC, random()
+$$;

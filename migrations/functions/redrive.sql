@@ -1,0 +1,31 @@
+-- Gives dead letters of a subscription another life: due now, attempts counted from 1 again, their history kept. All of
+-- them, or those at (partition_ids[i], offsets[i]). Returns how many.
+CREATE FUNCTION outbox.redrive(subscription text, partition_ids int[] DEFAULT NULL, offsets bigint[] DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    redriven bigint;
+BEGIN
+    WITH risen AS (
+        DELETE FROM outbox.dead_letter d USING outbox.subscription s
+        WHERE s.name = redrive.subscription AND d.subscription_id = s.id
+          AND (partition_ids IS NULL
+               OR (d.partition_id, d."offset") IN (SELECT * FROM unnest(partition_ids, redrive.offsets)))
+        RETURNING d.*
+    )
+    INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at,
+                                        published_at, key, headers, payload, body, errors)
+    SELECT subscription_id, partition_id, "offset", 1, clock_timestamp(),
+           published_at, key, headers, payload, body, errors
+    FROM risen
+    ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
+    SET attempt = 1, due_at = excluded.due_at, lease_id = NULL, suspect = false;
+    GET DIAGNOSTICS redriven = ROW_COUNT;
+    PERFORM outbox.wake(t.topic_id) FROM (
+        SELECT DISTINCT p.topic_id FROM outbox.subscription s
+        JOIN outbox.cursor c ON c.subscription_id = s.id
+        JOIN outbox.partition p ON p.id = c.partition_id
+        WHERE s.name = redrive.subscription AND redriven > 0) AS t;
+    RETURN redriven;
+END $$;

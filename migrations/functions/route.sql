@@ -1,0 +1,29 @@
+-- Where a publish to a topic goes: the sub-log of a priority (capped at the topic's highest), its partitions by number,
+-- and the slot that is written now. Declares an unknown topic, unless outbox.declare_topics is off (OB006).
+CREATE FUNCTION outbox.route(
+    topic text, priority int, OUT topic_id int, OUT partition_ids int[], OUT sequences regclass[], OUT slot smallint
+)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF route.priority IS NULL OR route.priority NOT BETWEEN 0 AND 9 THEN
+        RAISE EXCEPTION 'priority % is not between 0 and 9', route.priority USING ERRCODE = 'OB007';
+    END IF;
+    FOR try IN 1..2 LOOP
+        SELECT t.id, array_agg(p.id ORDER BY p.number), array_agg(p.sequence ORDER BY p.number),
+               r.first_slot + extract(epoch FROM clock_timestamp())::bigint
+                              / extract(epoch FROM r.slot_width)::bigint % r.slots
+        INTO topic_id, partition_ids, sequences, slot
+        FROM outbox.topic t
+        JOIN outbox.retention r ON r.name = t.retention
+        JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(route.priority, t.max_priority)
+        WHERE t.name = route.topic
+        GROUP BY t.id, r.name;
+        EXIT WHEN FOUND;
+        IF current_setting('outbox.declare_topics', true) = 'off' THEN
+            RAISE EXCEPTION 'topic "%" is not declared', route.topic
+                USING ERRCODE = 'OB006', HINT = format('SELECT outbox.declare_topic(%L);', route.topic);
+        END IF;
+        PERFORM outbox.declare_topic(route.topic);
+    END LOOP;
+END $$;

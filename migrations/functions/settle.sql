@@ -1,0 +1,59 @@
+-- Settles leases that a worker holds, in the caller's transaction: whole ones, or offsets[i] of leases[i] (NULL: all).
+-- failures: [{"lease", "offset", "delay": seconds or null, "reason", "error": {}}], among what is settled: delayed ones
+-- become redeliveries, the others dead letters. A lease that is not the worker's (any more) raises OB001, so that the
+-- transaction and its effects roll back. durable = false does not wait for the disk.
+CREATE FUNCTION outbox.settle(
+    worker bigint, leases bigint[], offsets int8multirange[] DEFAULT NULL, failures jsonb DEFAULT NULL,
+    durable boolean DEFAULT true
+) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    held int;
+BEGIN
+    IF NOT durable THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+
+    IF settle.offsets IS NULL AND failures IS NULL THEN
+        WITH settled AS (
+            DELETE FROM outbox.lease l WHERE l.id = ANY (leases) AND l.worker_id = worker RETURNING l.*
+        ), retried AS (
+            DELETE FROM outbox.redelivery r USING settled s
+            WHERE s.redelivered AND r.subscription_id = s.subscription_id AND r.partition_id = s.partition_id
+              AND r."offset" = lower(s.offsets) AND r.lease_id = s.id
+        )
+        SELECT count(*) INTO held FROM settled;
+        IF held <> cardinality(leases) THEN
+            PERFORM outbox.raise_lease_lost(worker, leases);
+        END IF;
+        RETURN;
+    END IF;
+
+    PERFORM FROM outbox.lease l WHERE l.id = ANY (leases) AND l.worker_id = worker ORDER BY l.id FOR UPDATE;
+    SELECT count(*) INTO held
+    FROM unnest(leases, settle.offsets) AS asked (id, offsets)
+    JOIN outbox.lease l ON l.id = asked.id AND l.worker_id = worker
+    WHERE asked.offsets IS NULL OR asked.offsets <@ l.offsets AND NOT isempty(asked.offsets);
+    IF held <> cardinality(leases) THEN
+        PERFORM outbox.raise_lease_lost(worker, leases);
+    END IF;
+    IF failures IS NOT NULL THEN
+        PERFORM outbox.fail(worker, leases, failures);
+    END IF;
+    WITH asked AS (
+        SELECT a.id, coalesce(a.offsets, l.offsets) AS offsets
+        FROM unnest(leases, settle.offsets) AS a (id, offsets) JOIN outbox.lease l ON l.id = a.id
+    ), settled AS (
+        DELETE FROM outbox.lease l USING asked WHERE l.id = asked.id AND asked.offsets = l.offsets RETURNING l.*
+    ), kept AS (
+        UPDATE outbox.lease l SET offsets = l.offsets - asked.offsets
+        FROM asked WHERE l.id = asked.id AND asked.offsets <> l.offsets
+    )
+    DELETE FROM outbox.redelivery r USING settled s
+    WHERE s.redelivered AND r.subscription_id = s.subscription_id AND r.partition_id = s.partition_id
+      AND r."offset" = lower(s.offsets) AND r.lease_id = s.id;
+END $$;

@@ -1,0 +1,110 @@
+-- The heart of pull: reads late and fresh messages of the partitions whose turn it is and moves their cursors, in one
+-- statement and so with one snapshot. Late rows are found by xid, fresh ones by (partition_id, "offset"); positions go by
+-- their exact keys. "ends" are the ends of the logs, read before: a cursor that has taken all it sees moves there, over
+-- the holes that rolled back, and remembers the transactions that are open. Internal: see pull.
+CREATE FUNCTION outbox.take(
+    reader int, worker bigint, turns int[], ends bigint[], max_messages int, lease_size int, leased boolean
+) RETURNS TABLE (
+    lease_id bigint, attempt smallint, topic text, partition smallint, priority smallint, partition_id int,
+    "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
+)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH turn AS MATERIALIZED (
+        SELECT t.nth, t.partition_id, t.ended, p."offset", p.open, p.floor
+        FROM unnest(turns, ends) WITH ORDINALITY AS t (partition_id, ended, nth)
+        CROSS JOIN LATERAL (
+            SELECT p."offset", p.open, p.floor FROM outbox.position p
+            WHERE p.subscription_id = reader AND p.partition_id = t.partition_id
+            ORDER BY p."offset" DESC LIMIT 1
+        ) AS p
+    ), found AS (
+        SELECT t.nth, false AS fresh, m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
+        FROM turn t
+        CROSS JOIN LATERAL unnest(t.open, t.floor) AS o (xid, floor)
+        JOIN outbox.message m ON m.xid = o.xid AND m.partition_id + 0 = t.partition_id  -- + 0: by xid and no other way
+                             AND m."offset" + 0 > o.floor AND m."offset" + 0 <= t."offset"
+        UNION ALL
+        SELECT t.nth, true, m.*
+        FROM turn t
+        CROSS JOIN LATERAL (
+            SELECT m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
+            FROM outbox.message m
+            WHERE m.partition_id = t.partition_id AND m."offset" > t."offset"
+            ORDER BY m."offset" LIMIT max_messages
+        ) AS m
+    ), taken AS MATERIALIZED (
+        SELECT f.*, (row_number() OVER in_order - 1) / coalesce(lease_size, max_messages) AS piece,
+               row_number() OVER in_order AS place
+        FROM found f
+        WINDOW in_order AS (ORDER BY f.nth, f.fresh, f."offset")
+        ORDER BY f.nth, f.fresh, f."offset" LIMIT max_messages
+    ), cut AS (  -- where the limit fell: turns before it have been read to the end, turns after it not at all
+        SELECT CASE WHEN count(*) = max_messages THEN max(nth) ELSE cardinality(turns) + 1 END AS nth FROM taken
+    ), progress AS MATERIALIZED (
+        SELECT t.*, took.last_late, took.last_fresh,
+               CASE WHEN t.nth < cut.nth THEN greatest(t."offset", t.ended, took.last_fresh)
+                    ELSE coalesce(took.last_fresh, t."offset") END AS reached
+        FROM turn t
+        JOIN cut ON t.nth <= cut.nth
+        LEFT JOIN (
+            SELECT nth, max("offset") FILTER (WHERE NOT fresh) AS last_late, max("offset") FILTER (WHERE fresh) AS last_fresh
+            FROM taken GROUP BY nth
+        ) AS took ON took.nth = t.nth
+    ), running AS MATERIALIZED (  -- draws our xid, after the snapshot
+        SELECT outbox.open_xids(pg_current_snapshot()) AS xids
+        WHERE EXISTS (SELECT FROM progress WHERE reached > "offset")
+    ), advanced AS (
+        INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor)
+        SELECT reader, p.partition_id, p.reached, o.open, o.floor
+        FROM progress p
+        CROSS JOIN running
+        CROSS JOIN LATERAL (  -- each open transaction keeps its floor; a new one can't have written below this cursor
+            SELECT coalesce(array_agg(r.xid), '{}') AS open,
+                   coalesce(array_agg(coalesce(known.floor, p."offset")), '{}') AS floor
+            FROM unnest(running.xids) AS r (xid)
+            LEFT JOIN unnest(p.open, p.floor) AS known (xid, floor) ON known.xid = r.xid
+        ) AS o
+        WHERE p.reached > p."offset"
+    ), left_behind AS (
+        DELETE FROM outbox.position old USING progress p
+        WHERE p.reached > p."offset" AND old.subscription_id = reader
+          AND old.partition_id = p.partition_id AND old."offset" = p."offset"
+    ), looked_after AS (  -- a cursor that stands forgets the transactions that ended, unless some of their rows wait
+        UPDATE outbox.position same SET open = o.open, floor = o.floor
+        FROM progress p
+        JOIN cut ON true
+        CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(o.xid), '{}') AS open,
+                   coalesce(array_agg(CASE WHEN ended THEN greatest(o.floor, p.last_late) ELSE o.floor END), '{}') AS floor
+            FROM unnest(p.open, p.floor) AS o (xid, floor)
+            CROSS JOIN LATERAL (SELECT pg_visible_in_snapshot(o.xid, pg_current_snapshot()) AS ended) AS state
+            WHERE NOT ended OR p.nth = cut.nth AND p.last_fresh IS NULL
+        ) AS o
+        WHERE p.reached = p."offset" AND (o.open, o.floor) <> (p.open, p.floor)
+          AND same.subscription_id = reader AND same.partition_id = p.partition_id AND same."offset" = p."offset"
+    ), batch AS MATERIALIZED (
+        SELECT CASE WHEN leased THEN nextval('outbox.lease_id_seq') END AS lease_id, b.*,
+               topic.name AS topic, part.number, part.priority
+        FROM (SELECT t.partition_id, t.piece, min(t."offset") AS low, max(t."offset") AS high, count(*) AS messages
+              FROM taken t GROUP BY t.partition_id, t.piece ORDER BY min(t.place)) AS b
+        JOIN outbox.partition part ON part.id = b.partition_id
+        JOIN outbox.topic ON topic.id = part.topic_id
+    ), lease AS (
+        INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
+        OVERRIDING SYSTEM VALUE
+        SELECT b.lease_id, reader, b.partition_id, worker, 1, false,
+               CASE WHEN b.high - b.low + 1 = b.messages THEN int8multirange(int8range(b.low, b.high, '[]'))
+                    ELSE (SELECT range_agg(int8range(t."offset", t."offset", '[]')) FROM taken t
+                          WHERE t.partition_id = b.partition_id AND t.piece = b.piece) END
+        FROM batch b WHERE leased
+    )
+    SELECT b.lease_id, 1::smallint, b.topic, b.number, b.priority, t.partition_id,
+           t."offset", t.published_at, t.key, t.headers, t.payload, t.body
+    FROM taken t
+    JOIN batch b ON b.partition_id = t.partition_id AND b.piece = t.piece
+    ORDER BY t.place;
+END $$;

@@ -1,0 +1,42 @@
+-- Claims redeliveries that are due, a lease each; those that another worker is claiming are skipped. Of the suspects, which
+-- a worker held when it died, at most one: so the guilty one is found and not its neighbours. Internal: see pull.
+CREATE FUNCTION outbox.take_due(
+    reader int, worker bigint, max_messages int, now timestamptz, due_after timestamptz
+) RETURNS TABLE (
+    lease_id bigint, attempt smallint, topic text, partition smallint, priority smallint, partition_id int,
+    "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
+)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH due AS MATERIALIZED (
+        SELECT r.partition_id, r."offset", r.due_at, r.suspect
+        FROM outbox.redelivery r
+        WHERE r.subscription_id = reader AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
+        ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages
+        FOR UPDATE SKIP LOCKED
+    ), picked AS MATERIALIZED (
+        SELECT nextval('outbox.lease_id_seq') AS lease_id, d.*
+        FROM (SELECT *, row_number() OVER (PARTITION BY suspect ORDER BY due_at, partition_id, "offset") AS nth FROM due) AS d
+        WHERE NOT d.suspect OR d.nth = 1
+    ), claimed AS (
+        UPDATE outbox.redelivery r SET lease_id = p.lease_id
+        FROM picked p
+        WHERE r.subscription_id = reader AND r.partition_id = p.partition_id AND r."offset" = p."offset"
+        RETURNING r.*
+    ), lease AS (
+        INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
+        OVERRIDING SYSTEM VALUE
+        SELECT c.lease_id, reader, c.partition_id, worker, c.attempt, true,
+               int8multirange(int8range(c."offset", c."offset", '[]'))
+        FROM claimed c
+    )
+    SELECT c.lease_id, c.attempt, topic.name, part.number, part.priority, c.partition_id,
+           c."offset", c.published_at, c.key, c.headers, c.payload, c.body
+    FROM claimed c
+    JOIN outbox.partition part ON part.id = c.partition_id
+    JOIN outbox.topic ON topic.id = part.topic_id
+    ORDER BY c.due_at, c.partition_id, c."offset";
+END $$;

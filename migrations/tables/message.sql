@@ -1,0 +1,30 @@
+-- The log. Append-only; a ring of time slots, so that old history goes by TRUNCATE and never by DELETE.
+-- Exactly one of payload (JSON) and body (raw bytes, with a content-type header) is set.
+CREATE TABLE outbox.message (
+    slot smallint NOT NULL,
+    partition_id int NOT NULL,
+    "offset" bigint NOT NULL,
+    xid xid8 NOT NULL,
+    published_at timestamptz NOT NULL,
+    key text,
+    headers jsonb,
+    payload json,
+    body bytea,
+    CHECK ((payload IS NULL) <> (body IS NULL))
+) PARTITION BY LIST (slot);
+
+COMMENT ON COLUMN outbox.message.xid IS
+    'The publisher''s top-level transaction: what pull looks up when it commits later than its offset.';
+
+DO $$
+BEGIN
+    FOR slot IN 0..7 LOOP
+        EXECUTE format('CREATE TABLE outbox.message_%s PARTITION OF outbox.message FOR VALUES IN (%s)', slot, slot);
+    END LOOP;
+END $$;
+
+-- fresh messages: partition_id = ? AND "offset" > ? ORDER BY "offset"
+CREATE INDEX message_fresh ON outbox.message (partition_id, "offset");
+
+-- late messages: xid = ?
+CREATE INDEX message_late ON outbox.message (xid);

@@ -1,0 +1,11 @@
+-- A retention class: which slots of the ring its topics write, and how much time one slot spans.
+-- History is kept for (slots - 1) * slot_width at least: the slot being written is never rotated.
+CREATE TABLE outbox.retention (
+    name text PRIMARY KEY,
+    first_slot smallint NOT NULL CHECK (first_slot >= 0),
+    slots smallint NOT NULL CHECK (slots >= 2),
+    slot_width interval NOT NULL CHECK (slot_width > interval '0')
+);
+
+INSERT INTO outbox.retention (name, first_slot, slots, slot_width)
+VALUES ('standard', 0, 8, interval '1 day');

@@ -1,0 +1,13 @@
+-- A reader of the log: RabbitMQ's queue, Kafka's consumer group. Static: written when it is declared.
+CREATE TABLE outbox.subscription (
+    id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE
+        CHECK (name ~ '^[A-Za-z0-9_.-]+$' AND length(name) <= 255),
+    guarantee text NOT NULL
+        CHECK (guarantee IN ('at-most-once', 'at-least-once', 'exactly-once')),
+    max_attempts smallint NOT NULL CHECK (max_attempts >= 1),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+COMMENT ON COLUMN outbox.subscription.max_attempts IS
+    'The attempt that is a message''s last: when it fails, or its worker dies in it, the message becomes a dead letter.';

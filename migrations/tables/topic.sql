@@ -1,0 +1,13 @@
+-- A named stream. Static: written when it is declared or first published to.
+CREATE TABLE outbox.topic (
+    id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE
+        CHECK (name ~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' AND length(name) <= 255),
+    partitions smallint NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
+    max_priority smallint NOT NULL CHECK (max_priority BETWEEN 0 AND 9),
+    retention text NOT NULL REFERENCES outbox.retention (name),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+COMMENT ON COLUMN outbox.topic.max_priority IS
+    'Priorities 0 to max_priority, as RabbitMQ''s x-max-priority: the higher number is delivered first.';

@@ -1,0 +1,41 @@
+"""The `outbox` command. Exit codes: 0 done, 1 it can't be done as things are, 2 wrong usage."""
+
+from __future__ import annotations
+
+import sys
+
+import psycopg
+import typer
+from sqlalchemy.exc import OperationalError
+
+from outbox.cli import dead, demo, migrate, publish, status, worker
+from outbox.cli.options import complain
+from outbox.errors import OutboxError
+
+app = typer.Typer(
+    name="outbox",
+    help="A transactional outbox, queue and event log in the Postgres you already have.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("migrate")(migrate.migrate)
+app.command("publish")(publish.publish)
+app.command("worker")(worker.worker)
+app.command("status")(status.status)
+app.add_typer(dead.app, name="dead")
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command; an error that the user can mend is one line, not a traceback."""
+    try:
+        app()
+    except OutboxError as error:
+        complain(str(error))
+        sys.exit(1)
+    except (psycopg.OperationalError, OperationalError) as error:
+        complain(f"can't reach the database: {str(getattr(error, 'orig', error)).strip().splitlines()[0]}")
+        sys.exit(1)

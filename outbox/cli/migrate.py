@@ -1,0 +1,52 @@
+"""`outbox migrate`: add our tables to a database, bring them up to date, or look whether they are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import sqlalchemy
+import typer
+
+from outbox import operations, schema
+from outbox.cli.options import DatabaseUrl, complain, run
+from outbox.database import sqlalchemy_url
+from outbox.errors import SchemaOutdated
+from outbox.version import SCHEMA_VERSION
+
+
+def migrate(
+    database_url: DatabaseUrl = "",
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what is missing; exit code 1 if something is.")
+    ] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL instead of running it.")] = False,
+    to: Annotated[str, typer.Option(help="The version to go to; 'base' removes all that is ours.")] = "head",
+    since: Annotated[str, typer.Option("--from", help="With --sql: the version to start from.")] = "base",
+) -> None:
+    """Add outbox's tables to a database, or bring them up to date.
+
+    They are all in the schema [bold]outbox[/]; nothing else is touched. In your own Alembic history, call
+    [bold]outbox.schema.upgrade()[/] in a revision instead.
+    """
+    if sql:
+        typer.echo(schema.sql(to, since))
+        return
+    if not database_url:
+        complain("which database? Give --database-url or set OUTBOX_DATABASE_URL")
+        raise typer.Exit(2)
+    if check:
+        _check(database_url)
+        return
+    engine = sqlalchemy.create_engine(sqlalchemy_url(database_url), poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        schema.migrate(connection, to)
+    typer.echo("the schema outbox is gone" if to == "base" else f"the schema outbox is at version {SCHEMA_VERSION}")
+
+
+def _check(database_url: str) -> None:
+    try:
+        run(operations.check_schema(), database_url, check_schema=False)
+    except SchemaOutdated as error:
+        typer.echo(str(error))
+        raise typer.Exit(1) from error
+    typer.echo(f"the schema outbox is at version {SCHEMA_VERSION}: nothing is missing")

@@ -1,0 +1,56 @@
+"""What several commands share: the database, JSON output, and how to say that something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import psycopg
+import typer
+from rich.console import Console
+
+from outbox import connection as connections
+from outbox import operations
+from outbox.database import libpq_url
+from outbox.operations import Operation
+
+T = TypeVar("T")
+
+DatabaseUrl = Annotated[
+    str,
+    typer.Option(
+        "--database-url",
+        "-d",
+        envvar="OUTBOX_DATABASE_URL",
+        help="Where the tables are: postgresql://user:password@host:port/database",
+        show_default=False,
+    ),
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+console = Console()
+
+
+def run(operation: Operation[T], database_url: str, check_schema: bool = True) -> T:
+    """Run an operation in a transaction of its own, after a look at the schema's version."""
+    with psycopg.connect(libpq_url(database_url), autocommit=True, application_name="outbox") as connection:
+        if check_schema:
+            connections.run(operations.check_schema(), connection)
+        return connections.run(operation, connection)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+
+def complain(text: str) -> None:
+    """Say on standard error what is wrong, without markup."""
+    print(f"outbox: {text}", file=sys.stderr)
+
+
+def usage(text: str) -> typer.Exit:
+    """Say that the command was used wrongly; raise the result."""
+    complain(text)
+    return typer.Exit(2)

@@ -1,0 +1,72 @@
+"""`outbox worker`: run an application's subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from outbox import logs
+from outbox.cli.options import DatabaseUrl, usage
+from outbox.client import Outbox
+from outbox.supervisor import Supervisor
+from outbox.worker import Worker
+
+
+def worker(
+    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the Outbox is, as in shop.messages:app")],
+    database_url: DatabaseUrl,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", "-o", help="Run this subscription; may be repeated. Default: all.")
+    ] = None,
+    processes: Annotated[int, typer.Option("--processes", "-p", min=1, help="Worker processes.")] = 1,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that handlers may go on when it is asked to stop.")] = 30,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds without a sign of life after which others take over its messages.")
+    ] = 30,
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+) -> None:
+    """Run the handlers of an application until SIGTERM or Ctrl-C.
+
+    On a signal it pulls no more, lets handlers finish, settles, and gives the rest back for others, without spending an
+    attempt. Run as many as you like, on as many machines as you like: they share the messages.
+    """
+    if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise usage(f"--log-level {log_level} is not one of DEBUG, INFO, WARNING, ERROR")
+    logs.configure(log_level)
+    found = load(app)
+    if processes > 1:
+        raise typer.Exit(
+            asyncio.run(Supervisor(_for_one(app, only, grace, timeout, log_level), processes, database_url).run())
+        )
+    one = Worker(found, database_url, tuple(only or ()), timedelta(seconds=grace), timedelta(seconds=timeout))
+    asyncio.run(one.run())
+
+
+def load(path: str) -> Outbox:
+    """Import MODULE:APP, from the current folder too."""
+    module_name, colon, name = path.partition(":")
+    if not colon:
+        raise usage(f"{path!r} does not say which object: MODULE:APP, as in shop.messages:app")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name + ".").startswith(error.name + "."):
+            raise usage(f"there is no module {error.name!r} here ({os.getcwd()}) or installed") from error
+        raise
+    found = getattr(module, name, None)
+    if not isinstance(found, Outbox):
+        raise usage(f"{path!r} is {'missing' if found is None else f'a {type(found).__name__}'}, not an outbox.Outbox")
+    return found
+
+
+def _for_one(app: str, only: list[str] | None, grace: float, timeout: float, log_level: str) -> list[str]:
+    """The command of one process; the database's URL, which may hold a password, goes by the environment."""
+    chosen = [part for name in only or () for part in ("--only", name)]
+    return ["worker", app, *chosen, "--grace", str(grace), "--timeout", str(timeout), "--log-level", log_level]

@@ -1,0 +1,235 @@
+"""What an application holds: publish in its transactions, subscribe its handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Literal, TypeVar, overload
+
+import psycopg
+from sqlalchemy import orm
+from sqlalchemy.ext import asyncio as sqlalchemy_async
+
+from outbox import connection as connections
+from outbox import operations, payload, subscription
+from outbox.errors import InvalidDeclaration
+from outbox.model import MessageId, NewMessage
+from outbox.operations import Operation
+from outbox.payload import Encoded, Limits
+from outbox.retries import Retries
+from outbox.subscription import Guarantee, Subscription
+
+T = TypeVar("T")
+H = TypeVar("H", bound=Callable[..., Any])
+AsyncTransaction = psycopg.AsyncConnection[Any] | sqlalchemy_async.AsyncConnection | sqlalchemy_async.AsyncSession
+
+#: Messages that one bulk statement carries.
+_CHUNK = 5_000
+
+
+class Outbox:
+    """An application's publishers and subscriptions.
+
+    Holds no connection: `publish` uses the caller's, `outbox worker` brings its own.
+
+    Args:
+        limits: what a publish refuses.
+        session_factory: makes the sessions for handlers that ask for one; by default the worker makes plain ones.
+        async_session_factory: the same for coroutine handlers.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        session_factory: Callable[[], orm.Session] | None = None,
+        async_session_factory: Callable[[], sqlalchemy_async.AsyncSession] | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.session_factory = session_factory
+        self.async_session_factory = async_session_factory
+        self.subscriptions: dict[str, Subscription] = {}
+        self._schema_checked = False
+
+    @overload
+    def publish(
+        self,
+        connection: AsyncTransaction,
+        topic: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+        priority: int = 0,
+        content_type: str | None = None,
+    ) -> Awaitable[MessageId]: ...
+
+    @overload
+    def publish(
+        self,
+        connection: Any,
+        topic: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+        priority: int = 0,
+        content_type: str | None = None,
+    ) -> MessageId: ...
+
+    def publish(
+        self,
+        connection: Any,
+        topic: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+        priority: int = 0,
+        content_type: str | None = None,
+    ) -> MessageId | Awaitable[MessageId]:
+        """Append a message to a topic, in the caller's transaction; await it if the connection is async.
+
+        Delivered if and when the transaction commits, never if it rolls back; does not commit. A topic that does
+        not exist is declared, with one partition.
+
+        Args:
+            connection: psycopg or SQLAlchemy connection or session, sync or async; or a DB-API connection (Django's).
+            payload: any JSON value, pydantic model, dataclass or msgspec Struct; bytes are stored as they are.
+            key: messages with the same key are delivered in the order in which their transactions serialised on it.
+            headers: names and values are text.
+            priority: 0 to 9, the higher is delivered first; capped at the topic's highest.
+            content_type: of a payload of bytes; "application/octet-stream" by default.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            InvalidMessage: it breaks a limit or can't be encoded; nothing was sent.
+            TopicNotDeclared: the topic does not exist and `outbox.declare_topics` is off.
+            SchemaOutdated: run `outbox migrate`.
+        """
+        message = self._encode(NewMessage(payload, key, headers or {}), content_type)
+        return self._run(operations.publish(_checked(topic), message, priority), connection)
+
+    @overload
+    def publish_many(
+        self, connection: AsyncTransaction, topic: str, messages: Iterable[Any], *, priority: int = 0
+    ) -> Awaitable[int]: ...
+
+    @overload
+    def publish_many(self, connection: Any, topic: str, messages: Iterable[Any], *, priority: int = 0) -> int: ...
+
+    def publish_many(
+        self, connection: Any, topic: str, messages: Iterable[Any], *, priority: int = 0
+    ) -> int | Awaitable[int]:
+        """Append many messages to a topic, in order, in the caller's transaction; many times faster than one by one.
+
+        Args:
+            messages: payloads, or `NewMessage`s with key and headers.
+
+        Returns:
+            How many.
+
+        Raises:
+            InvalidMessage: one of them breaks a limit or can't be encoded; roll back, since others may have been sent.
+        """
+        encoded = (self._encode(m if isinstance(m, NewMessage) else NewMessage(m), None) for m in messages)
+        return self._run(_publish_in_chunks(_checked(topic), encoded, priority), connection)
+
+    @overload
+    def declare_topic(
+        self, connection: AsyncTransaction, name: str, *, partitions: int = 1, max_priority: int = 0
+    ) -> Awaitable[None]: ...
+
+    @overload
+    def declare_topic(self, connection: Any, name: str, *, partitions: int = 1, max_priority: int = 0) -> None: ...
+
+    def declare_topic(
+        self, connection: Any, name: str, *, partitions: int = 1, max_priority: int = 0
+    ) -> Awaitable[None] | None:
+        """Create a topic, in the caller's transaction; the same again changes nothing.
+
+        Args:
+            partitions: 1 to 1,024 ordered sub-logs; a key always goes to the same one.
+            max_priority: 0 to 9; each priority is a sub-log of its own.
+
+        Raises:
+            InvalidDeclaration: it exists with other settings.
+        """
+        return self._run(operations.declare_topic(_checked(name), partitions, max_priority), connection)
+
+    def subscribe(
+        self,
+        name: str,
+        *patterns: str,
+        guarantee: Guarantee = "at-least-once",
+        concurrency: int = 1,
+        prefetch: int | None = None,
+        retries: Retries | None = None,
+        start: Literal["first", "next"] = "first",
+    ) -> Callable[[H], H]:
+        """Make the decorated function, sync or async, the handler of a subscription. `outbox worker` runs it.
+
+        It takes the message and, if its signature asks, a `Session`, `AsyncSession`, `psycopg.Connection` or
+        `psycopg.AsyncConnection`, in a transaction that commits when it returns. Returning is an ack; an exception
+        is a retry; `Retry` and `Reject` may be raised or returned.
+
+        Args:
+            name: each subscription gets every message; the workers of one share them.
+            patterns: topics, or patterns of words between dots: `*` is one word, `#` any number of words.
+            guarantee: "at-most-once", "at-least-once", or "exactly-once" for effects in this database.
+            concurrency: handlers at once in each worker process.
+            prefetch: messages in hand at most in each worker process; None adapts to the handler's speed.
+            retries: when a failed message is tried again, and how often.
+            start: where a new subscription starts: "first" is all history that is kept, "next" what commits from now.
+
+        Raises:
+            InvalidDeclaration: the name is taken, or the handler's signature does not fit.
+        """
+
+        def register(handler: H) -> H:
+            if name in self.subscriptions:
+                raise InvalidDeclaration(f"subscription {name!r} has a handler already")
+            self.subscriptions[name] = subscription.declare(
+                name,
+                patterns,
+                handler,
+                guarantee=guarantee,
+                concurrency=concurrency,
+                prefetch=prefetch,
+                retries=retries or Retries(),
+                start=start,
+            )
+            return handler
+
+        return register
+
+    def _encode(self, message: NewMessage, content_type: str | None) -> Encoded:
+        return payload.encode(message.payload, message.key, message.headers, content_type, self.limits)
+
+    def _run(self, operation: Operation[T], connection: Any) -> T | Awaitable[T]:
+        """Run it on the caller's connection: the result, or an awaitable of it."""
+        operation = self._on_checked_schema(operation)
+        if connections.is_async(connection):
+            return connections.run_async(operation, connection)
+        return connections.run(operation, connection)
+
+    def _on_checked_schema(self, operation: Operation[T]) -> Operation[T]:
+        """The operation, after a look at the schema's version the first time."""
+        if not self._schema_checked:
+            yield from operations.check_schema()
+            self._schema_checked = True
+        return (yield from operation)
+
+
+def _checked(topic: str) -> str:
+    payload.check_topic(topic)
+    return topic
+
+
+def _publish_in_chunks(topic: str, messages: Iterator[Encoded], priority: int) -> Operation[int]:
+    published = 0
+    while chunk := list(islice(messages, _CHUNK)):
+        published += yield from operations.publish_many(topic, chunk, priority)
+    return published

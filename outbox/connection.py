@@ -1,0 +1,185 @@
+"""Say it to the database: run an operation on whatever connection the caller has, sync or async.
+
+Known are psycopg's and SQLAlchemy's connections and sessions, their async kinds, and any DB-API connection. Nothing
+here begins, commits or rolls back.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+from psycopg.rows import tuple_row
+from sqlalchemy import orm
+from sqlalchemy.ext import asyncio as sqlalchemy_async
+
+from outbox.errors import BY_SQLSTATE, SchemaOutdated
+from outbox.operations import Operation, Row, Statement
+from outbox.version import SCHEMA_VERSION
+
+T = TypeVar("T")
+Execute = Callable[[Statement], list[Row]]
+ExecuteAsync = Callable[[Statement], Awaitable[list[Row]]]
+
+#: SQLSTATEs of a function, schema or table that does not exist.
+_NOT_THERE = {"42883", "3F000", "42P01"}
+
+_ASYNC = (
+    psycopg.AsyncConnection,
+    sqlalchemy_async.AsyncConnection,
+    sqlalchemy_async.AsyncSession,
+    sqlalchemy_async.async_scoped_session,
+)
+
+
+def is_async(connection: Any) -> bool:
+    """Is it a connection or session whose methods must be awaited?"""
+    return isinstance(connection, _ASYNC)
+
+
+def run(operation: Operation[T], connection: Any) -> T:
+    """Run an operation on a sync connection, in whatever transaction it is in."""
+    execute = _executor(connection)
+    try:
+        statement = next(operation)
+        while True:
+            with _our_errors():
+                rows = execute(statement)
+            statement = operation.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def run_async(operation: Operation[T], connection: Any) -> T:
+    """Run an operation on an async connection, in whatever transaction it is in."""
+    execute = _async_executor(connection)
+    try:
+        statement = next(operation)
+        while True:
+            with _our_errors():
+                rows = await execute(statement)
+            statement = operation.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _executor(connection: Any) -> Execute:
+    if isinstance(connection, psycopg.Connection):
+        return functools.partial(_on_psycopg, connection)
+    if isinstance(connection, sqlalchemy.Connection):
+        return functools.partial(_on_sqlalchemy, connection)
+    if isinstance(connection, orm.Session | orm.scoped_session):
+        return functools.partial(_on_sqlalchemy, connection.connection())
+    if not is_async(connection) and callable(getattr(connection, "cursor", None)):
+        return functools.partial(_on_dbapi, connection)
+    raise TypeError(
+        f"outbox can't use a {type(connection).__name__} as a connection: give it a psycopg or SQLAlchemy connection, "
+        "a SQLAlchemy session, or a DB-API connection"
+    )
+
+
+def _async_executor(connection: Any) -> ExecuteAsync:
+    if isinstance(connection, psycopg.AsyncConnection):
+        return functools.partial(_on_async_psycopg, connection)
+    return functools.partial(_on_async_sqlalchemy, connection)
+
+
+def _on_psycopg(connection: psycopg.Connection[Any], statement: Statement) -> list[Row]:
+    with connection.cursor(row_factory=tuple_row, binary=statement.binary) as cursor:
+        if statement.binary:
+            _load_json_as_bytes(cursor)
+        cursor.execute(statement.sql, statement.args)
+        return cursor.fetchall()  # type: ignore[return-value]
+
+
+async def _on_async_psycopg(connection: psycopg.AsyncConnection[Any], statement: Statement) -> list[Row]:
+    async with connection.cursor(row_factory=tuple_row, binary=statement.binary) as cursor:
+        if statement.binary:
+            _load_json_as_bytes(cursor)
+        await cursor.execute(statement.sql, statement.args)
+        return await cursor.fetchall()  # type: ignore[return-value]
+
+
+def _on_sqlalchemy(connection: sqlalchemy.Connection, statement: Statement) -> list[Row]:
+    sql = _placeholders(statement.sql, connection.dialect.paramstyle, connection.dialect.driver)
+    return list(connection.exec_driver_sql(sql, statement.args))
+
+
+async def _on_async_sqlalchemy(connection: Any, statement: Statement) -> list[Row]:
+    if not isinstance(connection, sqlalchemy_async.AsyncConnection):
+        connection = await connection.connection()
+    sql = _placeholders(statement.sql, connection.dialect.paramstyle, connection.dialect.driver)
+    return list(await connection.exec_driver_sql(sql, statement.args))
+
+
+def _on_dbapi(connection: Any, statement: Statement) -> list[Row]:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(_placeholders(statement.sql, "format", "dbapi"), statement.args)
+        return list(cursor.fetchall())
+    finally:
+        cursor.close()
+
+
+@functools.cache
+def _placeholders(sql: str, style: str, driver: str) -> str:
+    """The statement with the driver's placeholders; only psycopg knows binary ones."""
+    if style in ("format", "pyformat"):
+        return sql if driver == "psycopg" else sql.replace("%b", "%s")
+    if style == "numeric_dollar":
+        numbers = iter(range(1, sql.count("%") + 1))
+        return re.sub("%[sb]", lambda _: f"${next(numbers)}", sql)
+    raise TypeError(f"outbox does not know how the driver {driver!r} writes placeholders ({style})")
+
+
+class _Bytes(Loader):
+    """JSON as it came: decoded when, and if, somebody reads it."""
+
+    format = Format.BINARY
+
+    def load(self, data: Any) -> bytes:
+        return bytes(data)
+
+
+class _JsonbBytes(_Bytes):
+    """Binary jsonb begins with a version byte."""
+
+    def load(self, data: Any) -> bytes:
+        return bytes(data[1:])
+
+
+def _load_json_as_bytes(cursor: Any) -> None:
+    cursor.adapters.register_loader("json", _Bytes)
+    cursor.adapters.register_loader("jsonb", _JsonbBytes)
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """Turn the SQLSTATEs of our functions into our exceptions; all other errors pass through."""
+    try:
+        yield
+    except Exception as error:
+        cause = getattr(error, "orig", error)
+        state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+        if state in BY_SQLSTATE:
+            raise BY_SQLSTATE[state](_message(cause)) from error
+        if state in _NOT_THERE and "outbox." in str(cause):
+            raise SchemaOutdated(None, SCHEMA_VERSION) from error
+        raise
+
+
+def _message(cause: Any) -> str:
+    diagnostic = getattr(cause, "diag", None)
+    if diagnostic is None:
+        return str(cause).splitlines()[0].removeprefix("<class 'asyncpg.exceptions.PostgresError'>: ")
+    hint = f" ({diagnostic.message_hint})" if diagnostic.message_hint else ""
+    return f"{diagnostic.message_primary}{hint}"

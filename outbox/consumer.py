@@ -1,0 +1,300 @@
+"""One subscription in one worker process: pull ahead, hand to the runners, settle in batches.
+
+pull ──► waiting ──► runner (thread or coroutine) ──► ledger ──► settle
+  ▲                                                     │
+  └───────────── room, as messages are handled ◄────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from typing import Any
+
+from outbox import handling, operations
+from outbox.alarm import Alarm
+from outbox.database import AWAY, Database
+from outbox.errors import LeaseLost, WorkerLost
+from outbox.logs import log
+from outbox.model import Message, Reject, Retry
+from outbox.operations import Failure, Settlement
+from outbox.pace import Pace
+from outbox.runners import Chunk, Coroutines, Threads
+from outbox.settling import Ledger
+from outbox.subscription import Subscription
+from outbox.transactions import Transactions
+
+#: Seconds that an idle consumer polls fast before it dozes: a publisher may have looked before it commits.
+_LINGER = 0.005
+_LINGER_POLL = 0.001
+#: Seconds between polls of a dozing consumer, at most: with notifications, and without.
+_SLOW_POLL = 1.0
+_DEAF_POLL = 0.1
+#: Seconds between settlements of the finished parts of a lease.
+_PARTS = 0.5
+#: Seconds between looks at all redeliveries that are due, and not only at those of the last minute.
+_OVERDUE = 20.0
+
+
+class Consumer:
+    """Consumes one subscription until it is stopped."""
+
+    def __init__(
+        self, subscription: Subscription, database: Database, alarm: Alarm, transactions: Transactions, worker: int
+    ) -> None:
+        self.name = subscription.name
+        self.subscription = subscription
+        self.worker = worker
+        self.rung = asyncio.Event()
+        #: Set when the worker was found dead and must register anew.
+        self.lost = asyncio.Event()
+        self._database, self._alarm, self._transactions = database, alarm, transactions
+        self._leased = subscription.guarantee != "at-most-once"
+        self._pace = Pace(subscription.concurrency, subscription.prefetch)
+        self._ledger = Ledger()
+        self._waiting: deque[Message] = deque()
+        self._running = 0
+        self._idle_runners = subscription.concurrency
+        self._room, self._settleable, self._still = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._settled = asyncio.Event()
+        self._still.set()
+        self._stopping = asyncio.Event()
+        self._finishing = False
+        #: Leases in a settlement that is under way.
+        self._settling: set[int] = set()
+        #: How often to look for leases that a broken pull left behind.
+        self._unsure = 0
+        self._last_message = self._last_overdue = -1e9
+        self._dozing = False
+        self._waking: asyncio.Future[None] | None = None
+        self._chance = random.Random()
+        self._runner: Threads | Coroutines = self._make_runner()
+
+    @property
+    def running(self) -> int:
+        """Messages that handlers are at work on, or have in their chunk."""
+        return self._running
+
+    async def pull_forever(self) -> None:
+        """Pull whenever there is room, until stopped."""
+        while not self._stopping.is_set():
+            want = self._pace.in_hand
+            room = want - len(self._waiting) - self._running
+            if room < max(1, want // 2):
+                self._room.clear()
+                await self._room.wait()
+                continue
+            messages = await self._pull(room)
+            if self._stopping.is_set() and self._leased:
+                return  # they go back with all that the worker holds
+            if messages:
+                self._accept(messages)
+            else:
+                await self._rest()
+
+    async def settle_forever(self) -> None:
+        """Settle what is finished, as soon as it is and the settlement before has committed, until `finish`."""
+        while not self._finishing:
+            parts = False
+            try:
+                await asyncio.wait_for(self._settleable.wait(), _PARTS)
+            except TimeoutError:
+                parts = True
+            self._settleable.clear()
+            await self._settle_now(parts)
+        self._settled.set()
+
+    def stop(self) -> None:
+        """Pull no more, and begin with no more messages; those without a lease are handled, or they would be lost."""
+        self._stopping.set()
+        for event in (self._room, self.rung):
+            event.set()
+        if self._leased:
+            self._runner.stop()
+            self._waiting.clear()
+
+    async def drain(self) -> None:
+        """Wait until no handler is at work."""
+        await self._still.wait()
+
+    async def finish(self) -> None:
+        """Settle all that is finished, whatever is not."""
+        self._finishing = True
+        self._settleable.set()
+        await self._settled.wait()
+        await self._settle_now(parts=True)
+
+    def abandon(self, worker: int) -> None:
+        """Begin anew as another worker: what was in hand is in other hands now."""
+        self.worker = worker
+        self._waiting.clear()
+        self._ledger.clear()
+        self.lost.clear()
+        self._room.set()
+
+    def _make_runner(self) -> Threads | Coroutines:
+        subscription, transactions = self.subscription, self._transactions
+        if subscription.is_async:
+            return Coroutines(
+                lambda message: handling.handle_async(subscription, message, self.worker, transactions), self._done
+            )
+        return Threads(
+            subscription.concurrency,
+            lambda message: handling.handle(subscription, message, self.worker, transactions),
+            self._done,
+        )
+
+    async def _pull(self, limit: int) -> list[Message]:
+        worker, overdue = self.worker, time.monotonic() - self._last_overdue > _OVERDUE
+        if self._unsure and (overdue or self._unsure == 2):
+            await self._release_unknown()
+        try:
+            messages = await self._database.run(operations.pull(self.name, worker, limit, self._lease_size, overdue))
+        except WorkerLost:
+            self.lost.set()
+            await asyncio.sleep(_DEAF_POLL)
+            return []
+        except AWAY as error:
+            self._unsure = 2
+            await self._database.wait_until_back(error)
+            return []
+        if overdue and not any(message.attempt > 1 for message in messages):
+            self._last_overdue = time.monotonic()
+        return messages if worker == self.worker else []
+
+    async def _release_unknown(self) -> None:
+        """A connection broke in a pull that may have committed: give back the leases that never arrived.
+
+        Twice, at once and some time later: the broken pull may still be under way.
+        """
+        worker, known = self.worker, [*self._ledger.leases, *self._settling]
+        await self._database.persist(lambda: operations.release_unknown(self.name, worker, known))
+        self._unsure -= 1
+
+    @property
+    def _lease_size(self) -> int | None:
+        """Each message's transaction settles it: a lease of its own, so that they don't wait for one another."""
+        return 1 if self.subscription.guarantee == "exactly-once" else None
+
+    def _accept(self, messages: list[Message]) -> None:
+        if self._leased:
+            for message in messages:
+                self._ledger.open(message.lease_id, message.offset)  # type: ignore[arg-type]  # leased
+        self._last_message = time.monotonic()
+        self._waiting.extend(messages)
+        self._dispatch()
+        if self._dozing:
+            self._dozing = False
+            self._waking = asyncio.ensure_future(self._alarm.wake(self))
+
+    async def _rest(self) -> None:
+        """Nothing there: poll fast for a moment, then doze until the alarm rings or it is time for a slow poll."""
+        quiet = time.monotonic() - self._last_message
+        if quiet < _LINGER:
+            await asyncio.sleep(_LINGER_POLL)
+            return
+        self._dozing = True
+        if await self._alarm.doze(self):
+            return  # to pull once more
+        longest = _SLOW_POLL if self._alarm.listening else _DEAF_POLL
+        try:
+            await asyncio.wait_for(self.rung.wait(), min(quiet / 8, longest * self._chance.uniform(0.8, 1)))
+        except TimeoutError:
+            return
+        self.rung.clear()
+        self._last_message = time.monotonic()
+
+    def _dispatch(self) -> None:
+        while self._idle_runners and self._waiting:
+            size = min(self._pace.chunk, -(-len(self._waiting) // self._idle_runners))
+            chunk = Chunk([self._waiting.popleft() for _ in range(size)])
+            self._idle_runners -= 1
+            self._running += size
+            self._still.clear()
+            self._runner.start(chunk)
+
+    def _done(self, chunk: Chunk) -> None:
+        self._idle_runners += 1
+        self._running -= len(chunk.messages)
+        if chunk.results:
+            self._pace.note(len(chunk.results), chunk.seconds)
+        for message, error in chunk.results:
+            self._close(message, error)
+        self._settleable.set()
+        self._room.set()
+        self._dispatch()
+        if self._running == 0:
+            self._still.set()
+
+    def _close(self, message: Message, error: Exception | None) -> None:
+        lease = message.lease_id
+        if error is None and self.subscription.guarantee != "exactly-once":
+            if lease is not None:
+                self._ledger.close(lease, message.offset, None)
+        elif error is None or isinstance(error, LeaseLost):
+            self._ledger.drop(lease)  # type: ignore[arg-type]  # exactly-once has leases
+            if error:
+                self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, None)
+        elif lease is None:
+            self._log_failure(logging.ERROR, "failed, and at-most-once: message dropped", message, error)
+        else:
+            self._ledger.close(lease, message.offset, self._failure(message, lease, error))
+
+    def _failure(self, message: Message, lease: int, error: Exception) -> Failure:
+        retries = self.subscription.retries
+        delay = reason = None
+        if isinstance(error, Reject):
+            reason = "rejected"
+        elif message.attempt >= retries.max_attempts:
+            reason = "attempts exhausted"
+        else:
+            after = error.after if isinstance(error, Retry) else None
+            delay = (retries.delay(message.attempt, self._chance) if after is None else after).total_seconds()
+        if reason:
+            self._log_failure(logging.ERROR, "dead letter", message, error, reason=reason)
+        else:
+            self._log_failure(logging.WARNING, "retry", message, error, delay=f"{delay:.1f}s")
+        return Failure(lease, message.offset, delay, reason, handling.describe(error))
+
+    def _log_failure(self, level: int, event: str, message: Message, error: Exception | None, **fields: Any) -> None:
+        if error is not None:
+            fields["cause"] = f"{type(error).__name__}: {error}"
+        log(
+            level, event, subscription=self.name, message=message.id, topic=message.topic,
+            attempt=message.attempt, **fields,
+        )  # fmt: skip
+
+    async def _settle_now(self, parts: bool) -> None:
+        """With `parts`, also what is finished of leases that are not."""
+        while settlement := self._ledger.next(parts):
+            await self._settle(settlement)
+
+    async def _settle(self, settlement: Settlement) -> None:
+        worker = self.worker
+        self._settling.update(settlement.leases)
+        try:
+            await self._database.persist(lambda: operations.settle(worker, settlement, durable=False))
+        except LeaseLost as error:
+            if len(settlement.leases) == 1:
+                log(
+                    logging.WARNING, "lease lost", subscription=self.name, lease=settlement.leases[0], reason=str(error)
+                )
+                return
+            for one in _one_by_one(settlement):
+                await self._settle(one)
+        finally:
+            self._settling.difference_update(settlement.leases)
+
+
+def _one_by_one(settlement: Settlement) -> list[Settlement]:
+    return [
+        Settlement(
+            [lease],
+            [settlement.offsets[place]] if settlement.offsets else None,
+            [failure for failure in settlement.failures if failure.lease == lease],
+        )
+        for place, lease in enumerate(settlement.leases)
+    ]

@@ -1,0 +1,123 @@
+"""A worker's own connections: a pool that outlives restarts of the database, and one steady connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg
+import psycopg_pool
+import sqlalchemy
+
+from outbox import connection as connections
+from outbox.logs import log
+from outbox.operations import Operation
+
+T = TypeVar("T")
+
+#: The database is away: it was restarted, or the network is cut.
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout, OSError)
+
+_LONGEST_WAIT = 5.0
+
+
+def sqlalchemy_url(url: str) -> sqlalchemy.URL:
+    """The same database for SQLAlchemy, through psycopg 3."""
+    return sqlalchemy.make_url(url).set(drivername="postgresql+psycopg")
+
+
+def libpq_url(url: str) -> str:
+    """The same database for libpq: SQLAlchemy's driver name is taken out, if there is one."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql://{rest}" if separator and scheme.startswith(("postgresql", "postgres")) else url
+
+
+def options() -> dict[str, Any]:
+    """Settings of each connection, as libpq knows them."""
+    return {"application_name": "outbox", "connect_timeout": 10}
+
+
+class Database:
+    """Runs operations on pooled connections in autocommit mode: each is a transaction of its own.
+
+    Args:
+        url: a libpq URL.
+        size: connections at most.
+    """
+
+    def __init__(self, url: str, size: int) -> None:
+        self.url = url
+        self._pool = psycopg_pool.AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=10,
+            reconnect_timeout=float("inf"),
+            kwargs={"autocommit": True, **options()},
+            configure=_at_read_committed,
+            open=False,
+        )
+        self._away = False
+
+    async def open(self) -> None:
+        await self._pool.open()
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=1)
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation; connection errors pass through."""
+        async with self._pool.connection() as connection:
+            return await connections.run_async(operation, connection)
+
+    async def persist(self, operation: Callable[[], Operation[T]]) -> T:
+        """Run an operation; while the database is away, wait and try again, for ever.
+
+        For operations that may run twice: a connection can break after the database has committed.
+        """
+        while True:
+            try:
+                result = await self.run(operation())
+            except AWAY as error:
+                await self.wait_until_back(error)
+            else:
+                return result
+
+    async def wait_until_back(self, error: Exception) -> None:
+        """Wait until the database answers again, with backoff and jitter."""
+        if not self._away:
+            log(logging.WARNING, "database away", reason=str(error).splitlines()[0] if str(error) else repr(error))
+        self._away = True
+        wait = 0.05
+        while True:
+            await asyncio.sleep(wait * random.uniform(0.5, 1))
+            wait = min(wait * 2, _LONGEST_WAIT)
+            with suppress(*AWAY):
+                async with self._pool.connection() as connection:
+                    await connection.execute("SELECT 1")
+                break
+        if self._away:
+            log(logging.INFO, "database back")
+        self._away = False
+
+
+async def _at_read_committed(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Pull needs READ COMMITTED; a database's default may be another."""
+    row = await (await connection.execute("SHOW default_transaction_isolation")).fetchone()
+    if row and row[0] != "read committed":
+        await connection.execute("SET default_transaction_isolation = 'read committed'")
+
+
+async def connect(url: str) -> psycopg.AsyncConnection[Any]:
+    """Open one connection in autocommit mode, outside of the pool."""
+    return await psycopg.AsyncConnection.connect(url, autocommit=True, **options())
+
+
+async def is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Is there a pooler, such as PgBouncer, between us and Postgres? It shows another backend than answers."""
+    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
+    return row is not None and row[0] != connection.info.backend_pid

@@ -1,0 +1,83 @@
+"""What can go wrong, as a tree. Connection errors of psycopg and SQLAlchemy pass through as they are.
+
+OutboxError
+├── SchemaOutdated
+├── PublishError
+│   ├── InvalidMessage
+│   └── TopicNotDeclared
+├── InvalidDeclaration
+├── SubscriptionNotFound
+├── LeaseLost
+├── WorkerLost
+├── NotOwnTransaction
+└── CursorBeyondLog
+"""
+
+from __future__ import annotations
+
+
+class OutboxError(Exception):
+    """Base of all errors that outbox raises."""
+
+
+class SchemaOutdated(OutboxError):
+    """Raised when the database lacks our schema, or has an older one than this version needs.
+
+    Attributes:
+        installed: the version in the database, or None.
+        needed: the version that this package brings.
+    """
+
+    def __init__(self, installed: str | None, needed: str) -> None:
+        self.installed = installed
+        self.needed = needed
+        have = f"is at version {installed}" if installed else "is missing"
+        super().__init__(f"the schema outbox {have}, version {needed} is needed: run `outbox migrate`")
+
+
+class PublishError(OutboxError):
+    """Raised when a message can't be stored; the caller's transaction should roll back."""
+
+
+class InvalidMessage(PublishError):
+    """Raised when a message breaks a limit or can't be encoded; nothing was sent to the database."""
+
+
+class TopicNotDeclared(PublishError):
+    """Raised by a publish to an undeclared topic while `outbox.declare_topics` is off."""
+
+
+class InvalidDeclaration(OutboxError):
+    """Raised when a topic, subscription or argument contradicts what exists or what is possible."""
+
+
+class SubscriptionNotFound(OutboxError):
+    """Raised when a subscription, or its cursor on a partition, does not exist."""
+
+
+class LeaseLost(OutboxError):
+    """Raised by a settlement whose lease is not the worker's any more; its transaction must roll back."""
+
+
+class WorkerLost(OutboxError):
+    """Raised when a worker pulls that is not registered, or was found dead and replaced."""
+
+
+class NotOwnTransaction(OutboxError):
+    """Raised when pull, bind or seek runs in a transaction that wrote before, or not at READ COMMITTED."""
+
+
+class CursorBeyondLog(OutboxError):
+    """Raised by a pull whose partition's sequence went backwards, as a broken restore leaves it."""
+
+
+#: The SQLSTATEs of our functions.
+BY_SQLSTATE: dict[str, type[OutboxError]] = {
+    "OB001": LeaseLost,
+    "OB002": NotOwnTransaction,
+    "OB003": CursorBeyondLog,
+    "OB004": SubscriptionNotFound,
+    "OB005": WorkerLost,
+    "OB006": TopicNotDeclared,
+    "OB007": InvalidDeclaration,
+}

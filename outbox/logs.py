@@ -1,0 +1,49 @@
+"""Structured logs: one line an event, with ids; readable on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+logger = logging.getLogger("outbox")
+
+_COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
+
+
+def log(level: int, event: str, /, error: BaseException | None = None, **fields: Any) -> None:
+    """Write one event with its fields; with a traceback, if an error is given."""
+    logger.log(level, event, extra={"fields": fields}, exc_info=error)
+
+
+def configure(level: str = "INFO") -> None:
+    """Send our events to standard error, a line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines(colour=sys.stderr.isatty()))
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+class Lines(logging.Formatter):
+    """`12:00:01.123 INFO    retry  subscription=mailer message=3-1042 attempt=2`"""
+
+    default_msec_format = "%s.%03d"
+
+    def __init__(self, colour: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+        self.colour = colour
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
+        return f"{super().formatTime(record, datefmt)}.{int(record.msecs):03d}"
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        fields = getattr(record, "fields", {})
+        line = super().formatMessage(record) + "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+        colour = _COLOURS.get(record.levelname) if self.colour else None
+        return f"{colour}{line}\x1b[0m" if colour else line
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return repr(text) if not text or any(c.isspace() or c in "=\"'" for c in text) else text

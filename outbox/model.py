@@ -1,0 +1,167 @@
+"""What the library speaks of: messages, their ids, and what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from outbox import payload
+
+T = TypeVar("T")
+
+
+class MessageId(NamedTuple):
+    """Where a message lies: stable for its whole life, unique in its database. Written `3-1042`."""
+
+    #: The row of `outbox.partition`.
+    partition_id: int
+    #: 1 or more; ascending in the partition, with holes where transactions rolled back.
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.partition_id}-{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> MessageId:
+        """Read an id as it is printed. Raises ValueError for anything else."""
+        partition_id, dash, offset = text.partition("-")
+        if not (dash and partition_id.isdecimal() and offset.isdecimal()):
+            raise ValueError(f"{text!r} is not a message id: it looks like 3-1042")
+        return cls(int(partition_id), int(offset))
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to publish with `publish_many`."""
+
+    #: Any JSON value, pydantic model, dataclass or msgspec Struct; bytes are stored as they are.
+    payload: Any
+    #: Messages with the same key are delivered in the order in which their transactions serialised on it.
+    key: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Message:
+    """A message as a handler gets it. `payload` and `headers` are decoded when they are first read."""
+
+    __slots__ = (
+        "_headers",
+        "_payload",
+        "attempt",
+        "key",
+        "lease_id",
+        "offset",
+        "partition",
+        "partition_id",
+        "priority",
+        "published_at",
+        "raw",
+        "topic",
+    )
+
+    lease_id: int | None
+    #: The number of this try: 1 for the first.
+    attempt: int
+    topic: str
+    #: The partition's number in its topic: 0 to partitions - 1.
+    partition: int
+    #: 0 to 9, the higher is delivered first.
+    priority: int
+    partition_id: int
+    offset: int
+    #: When publish was called, by the database's clock; the commit came after it.
+    published_at: datetime
+    key: str | None
+    #: The stored bytes: JSON text in UTF-8, or the raw body.
+    raw: bytes
+
+    def __init__(
+        self,
+        lease_id: int | None,
+        attempt: int,
+        topic: str,
+        partition: int,
+        priority: int,
+        partition_id: int,
+        offset: int,
+        published_at: datetime,
+        key: str | None,
+        headers: bytes | None,
+        json: bytes | None,
+        body: bytes | None,
+    ) -> None:
+        self.lease_id = lease_id
+        self.attempt = attempt
+        self.topic = topic
+        self.partition = partition
+        self.priority = priority
+        self.partition_id = partition_id
+        self.offset = offset
+        self.published_at = published_at
+        self.key = key
+        self._headers: bytes | dict[str, str] | None = headers
+        self._payload: Any = body if json is None else _UNREAD
+        self.raw = body if json is None else json  # type: ignore[assignment]  # one of the two is set
+
+    @property
+    def id(self) -> MessageId:
+        """The message's stable id: the same at every delivery, in every subscription."""
+        return MessageId(self.partition_id, self.offset)
+
+    @property
+    def payload(self) -> Any:
+        """The JSON value, or the bytes that were published."""
+        if self._payload is _UNREAD:
+            self._payload = msgspec.json.decode(self.raw)
+        return self._payload
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers; empty if there are none."""
+        if not isinstance(self._headers, dict):
+            self._headers = msgspec.json.decode(self._headers, type=dict[str, str]) if self._headers else {}
+        return self._headers
+
+    def decode(self, kind: type[T]) -> T:
+        """Return the JSON payload as a pydantic model, dataclass, msgspec Struct or other typed value.
+
+        Raises:
+            msgspec.ValidationError, pydantic.ValidationError: the payload is not of that kind.
+        """
+        return payload.decode(self.raw, kind)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.id} of {self.topic!r}, key {self.key!r}, attempt {self.attempt}>"
+
+
+_UNREAD = object()
+
+
+class Ack:
+    """The outcome of a handler that returns nothing, or this: the message is done."""
+
+
+class Retry(Exception):
+    """Raise or return it in a handler: try the message again later. Its effects roll back; an attempt is spent.
+
+    Args:
+        after: how long to wait; None leaves it to the subscription's retry policy.
+        reason: kept in the message's history.
+    """
+
+    def __init__(self, after: timedelta | None = None, reason: str = "the handler asked for a retry") -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Reject(Exception):
+    """Raise or return it in a handler: the message is a dead letter now. Its effects roll back."""
+
+    def __init__(self, reason: str = "the handler rejected the message") -> None:
+        super().__init__(reason)
+
+
+Outcome = Ack | Retry | Reject

@@ -1,0 +1,206 @@
+"""What to say to the database: each operation yields statements, receives rows and returns its result.
+
+No I/O here: `outbox.connection` runs an operation on a connection of any kind, sync or async.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from outbox import version
+from outbox.model import Message, MessageId
+from outbox.payload import Encoded
+
+T = TypeVar("T")
+Row = Sequence[Any]
+
+
+class Statement(NamedTuple):
+    """SQL with `%s` placeholders (`%b`: a binary one, where the driver knows it) and what goes there."""
+
+    sql: str
+    args: tuple[Any, ...] = ()
+    #: Ask for binary results, with JSON as bytes, where the driver knows them.
+    binary: bool = False
+
+
+Operation = Generator[Statement, list[Row], T]
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What is to be settled in one statement: leases, what of them, and how messages of them failed."""
+
+    leases: list[int]
+    #: For each lease an int8multirange's text, or None for all that it holds; None: all of all.
+    offsets: list[str | None] | None = None
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A failed message, as `outbox.settle` takes it."""
+
+    lease: int
+    offset: int
+    #: Seconds until the next try; None: a dead letter.
+    delay: float | None
+    #: Why it is a dead letter: "rejected" or "attempts exhausted".
+    reason: str | None
+    #: class, text and traceback.
+    error: dict[str, str]
+
+
+def check_schema() -> Operation[None]:
+    """Raise SchemaOutdated unless the schema is there and recent enough."""
+    rows = yield Statement("SELECT to_regprocedure('outbox.schema_version()') IS NOT NULL")
+    installed = None
+    if rows[0][0]:
+        rows = yield Statement("SELECT outbox.schema_version()")
+        installed = rows[0][0]
+    if problem := version.problem(installed):
+        raise problem
+
+
+def publish(topic: str, message: Encoded, priority: int) -> Operation[MessageId]:
+    rows = yield Statement(
+        'SELECT partition_id, "offset" FROM outbox.publish(CAST(%s AS text), CAST(CAST(%s AS text) AS json), '
+        "CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb), CAST(%s AS int), CAST(%s AS bytea))",
+        (topic, message.json, message.key, message.headers, priority, message.body),
+    )
+    return MessageId(*rows[0])
+
+
+def publish_many(topic: str, messages: list[Encoded], priority: int) -> Operation[int]:
+    """Arrays go in binary where the driver can: ten times faster than as text."""
+    if not messages:
+        return 0
+    json, bodies, keys, headers = zip(*messages, strict=True)
+    rows = yield Statement(
+        "SELECT outbox.publish_many(CAST(%s AS text), CAST(CAST(%b AS text[]) AS json[]), CAST(%b AS text[]), "
+        "CAST(CAST(%b AS text[]) AS jsonb[]), CAST(%s AS int), CAST(%b AS bytea[]))",
+        (topic, _array(json), _array(keys), _array(headers), priority, _array(bodies)),
+    )
+    return int(rows[0][0])
+
+
+def _array(values: tuple[Any, ...]) -> list[Any] | None:
+    """A column as an array, or None if no message has one."""
+    return list(values) if any(value is not None for value in values) else None
+
+
+def declare_topic(name: str, partitions: int, max_priority: int) -> Operation[None]:
+    yield Statement(
+        "SELECT outbox.declare_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int))",
+        (name, partitions, max_priority),
+    )
+
+
+def subscribe(name: str, guarantee: str, max_attempts: int) -> Operation[None]:
+    yield Statement(
+        "SELECT outbox.subscribe(CAST(%s AS text), CAST(%s AS text), CAST(%s AS int))", (name, guarantee, max_attempts)
+    )
+
+
+def bind(subscription: str, pattern: str, start: str) -> Operation[int]:
+    """Needs a transaction of its own; returns the number of new cursors."""
+    rows = yield Statement(
+        "SELECT outbox.bind(CAST(%s AS text), CAST(%s AS text), CAST(%s AS text))", (subscription, pattern, start)
+    )
+    return int(rows[0][0])
+
+
+def bound_patterns(subscription: str) -> Operation[set[str]]:
+    rows = yield Statement(
+        "SELECT b.pattern FROM outbox.binding b JOIN outbox.subscription s ON s.id = b.subscription_id "
+        "WHERE s.name = %s",
+        (subscription,),
+    )
+    return {pattern for (pattern,) in rows}
+
+
+def adopt(subscription: str) -> Operation[int]:
+    rows = yield Statement("SELECT outbox.adopt(s.id) FROM outbox.subscription s WHERE s.name = %s", (subscription,))
+    return sum(adopted for (adopted,) in rows)
+
+
+def topics_of(subscription: str) -> Operation[dict[int, int]]:
+    """The topics that a subscription reads, and the wake lock of each."""
+    rows = yield Statement(
+        "SELECT DISTINCT p.topic_id, outbox.wake_lock(p.topic_id) FROM outbox.cursor c "
+        "JOIN outbox.partition p ON p.id = c.partition_id "
+        "JOIN outbox.subscription s ON s.id = c.subscription_id WHERE s.name = %s",
+        (subscription,),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def pull(
+    subscription: str, worker: int, limit: int, lease_size: int | None = None, overdue: bool = True
+) -> Operation[list[Message]]:
+    """Needs a transaction of its own."""
+    rows = yield Statement(
+        "SELECT * FROM outbox.pull(%s, %s, %s, %s, %s)", (subscription, worker, limit, lease_size, overdue), binary=True
+    )
+    return [Message(*row) for row in rows]
+
+
+def settle(worker: int, settlement: Settlement, durable: bool) -> Operation[None]:
+    yield Statement(
+        "SELECT outbox.settle(CAST(%s AS bigint), CAST(%s AS bigint[]), CAST(CAST(%s AS text[]) AS int8multirange[]), "
+        "CAST(CAST(%s AS text) AS jsonb), CAST(%s AS boolean))",
+        (
+            worker,
+            settlement.leases,
+            settlement.offsets,
+            msgspec.json.encode(settlement.failures).decode() if settlement.failures else None,
+            durable,
+        ),
+    )
+
+
+def release(worker: int, leases: list[int]) -> Operation[int]:
+    rows = yield Statement("SELECT outbox.release(CAST(%s AS bigint), CAST(%s AS bigint[]))", (worker, leases))
+    return int(rows[0][0])
+
+
+def release_unknown(subscription: str, worker: int, known: list[int]) -> Operation[int]:
+    """Give back the leases that the database holds for a worker and the worker does not know of."""
+    rows = yield Statement(
+        "SELECT outbox.release(%s, ARRAY(SELECT l.id FROM outbox.lease l "
+        "JOIN outbox.subscription s ON s.id = l.subscription_id "
+        "WHERE s.name = %s AND l.worker_id = %s AND l.id <> ALL (%s)))",
+        (worker, subscription, worker, known),
+    )
+    return int(rows[0][0])
+
+
+def register(name: str, subscriptions: list[str], timeout: timedelta) -> Operation[int]:
+    rows = yield Statement("SELECT outbox.register(%s, %s, %s)", (name, subscriptions, timeout))
+    return int(rows[0][0])
+
+
+def heartbeat(worker: int, timeout: timedelta) -> Operation[bool]:
+    """False: the worker was found dead and must register anew."""
+    rows = yield Statement("SELECT outbox.heartbeat(%s, %s)", (worker, timeout))
+    return bool(rows[0][0])
+
+
+def retire(worker: int) -> Operation[int]:
+    rows = yield Statement("SELECT outbox.retire(%s)", (worker,))
+    return int(rows[0][0])
+
+
+def recover() -> Operation[int]:
+    rows = yield Statement("SELECT outbox.recover()")
+    return int(rows[0][0])
+
+
+def recover_named(name: str) -> Operation[int]:
+    """Recover what a worker held that is known to have died."""
+    rows = yield Statement("SELECT outbox.recover(w.id) FROM outbox.worker w WHERE w.name = %s", (name,))
+    return sum(messages for (messages,) in rows)

@@ -1,0 +1,46 @@
+"""How much a consumer takes at once: much of fast work, little of slow work."""
+
+from __future__ import annotations
+
+#: Seconds of work to have in hand, so that handlers never wait for a pull.
+_AHEAD = 0.25
+#: Seconds of work to hand to a runner at a time, so that a fast handler pays no hop for each message.
+_CHUNK = 0.005
+_MOST = 2_000
+
+
+class Pace:
+    """Watches how long handlers take.
+
+    Args:
+        concurrency: handlers at once.
+        prefetch: messages in hand at most; None: by the handlers' speed.
+    """
+
+    def __init__(self, concurrency: int, prefetch: int | None) -> None:
+        self._concurrency = concurrency
+        self._prefetch = prefetch
+        self._seconds: float | None = None
+
+    def note(self, messages: int, seconds: float) -> None:
+        """Take into account that a runner handled so many messages in so much time."""
+        each = seconds / messages
+        self._seconds = each if self._seconds is None else 0.8 * self._seconds + 0.2 * each
+
+    @property
+    def in_hand(self) -> int:
+        """Messages to have pulled and not yet handled."""
+        if self._prefetch is not None:
+            return self._prefetch
+        if self._seconds is None:
+            return 2 * self._concurrency
+        by_speed = int(self._concurrency * _AHEAD / max(self._seconds, 1e-7))
+        return max(2 * self._concurrency, min(by_speed, _MOST))
+
+    @property
+    def chunk(self) -> int:
+        """Messages to hand to a runner at a time."""
+        if self._seconds is None:
+            return 1
+        share = max(1, self.in_hand // (2 * self._concurrency))
+        return max(1, min(int(_CHUNK / max(self._seconds, 1e-7)), share))

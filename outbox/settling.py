@@ -1,0 +1,103 @@
+"""Keep account of leases: which of their messages are still open, and what can be settled in one statement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from outbox.operations import Failure, Settlement
+
+#: Leases in one statement at most.
+_BATCH = 500
+
+
+@dataclass(slots=True)
+class _Lease:
+    #: Offsets that are waiting or being handled.
+    open: set[int]
+    #: Offsets that are done or failed, and not yet settled.
+    closed: list[int] = field(default_factory=list)
+
+
+class Ledger:
+    """The leases of a consumer. Not thread-safe: it lives in the event loop."""
+
+    def __init__(self) -> None:
+        self._leases: dict[int, _Lease] = {}
+        self._finished: list[int] = []
+        self._failures: dict[int, list[Failure]] = {}
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __contains__(self, lease: object) -> bool:
+        return lease in self._leases
+
+    @property
+    def leases(self) -> list[int]:
+        return list(self._leases)
+
+    def open(self, lease: int, offset: int) -> None:
+        """Note that a message was pulled."""
+        known = self._leases.get(lease)
+        if known is None:
+            self._leases[lease] = _Lease({offset})
+        else:
+            known.open.add(offset)
+
+    def close(self, lease: int, offset: int, failure: Failure | None) -> None:
+        """Note that a message is done, or failed. A lease that was dropped is passed over."""
+        known = self._leases.get(lease)
+        if known is None:
+            return
+        known.open.discard(offset)
+        known.closed.append(offset)
+        if failure:
+            self._failures.setdefault(lease, []).append(failure)
+        if not known.open:
+            self._finished.append(lease)
+
+    def drop(self, lease: int) -> None:
+        """Forget a lease: it was lost, or settled by the handler's own transaction."""
+        self._leases.pop(lease, None)
+        self._failures.pop(lease, None)
+
+    def clear(self) -> None:
+        """Forget everything: the worker was found dead."""
+        self._leases.clear()
+        self._finished.clear()
+        self._failures.clear()
+
+    def next(self, parts: bool) -> Settlement | None:
+        """Take what can be settled now; with `parts`, also the closed parts of leases that are still open."""
+        whole = self._take_finished(failed=False)
+        if whole:
+            return Settlement(whole)
+        failed = self._take_finished(failed=True)
+        if failed:
+            failures = [failure for lease in failed for failure in self._failures.pop(lease, ())]
+            return Settlement(failed, failures=failures)
+        if parts:
+            return self._next_parts()
+        return None
+
+    def _take_finished(self, failed: bool) -> list[int]:
+        self._finished = [lease for lease in self._finished if lease in self._leases]
+        taken = [lease for lease in self._finished if (lease in self._failures) == failed][:_BATCH]
+        for lease in taken:
+            del self._leases[lease]
+        return taken
+
+    def _next_parts(self) -> Settlement | None:
+        parts = [(lease, known) for lease, known in self._leases.items() if known.open and known.closed][:_BATCH]
+        if not parts:
+            return None
+        settlement = Settlement([lease for lease, _ in parts], [_ranges(known.closed) for _, known in parts])
+        for lease, known in parts:
+            known.closed.clear()
+            settlement.failures.extend(self._failures.pop(lease, ()))
+        return settlement
+
+
+def _ranges(offsets: list[int]) -> str:
+    """An int8multirange's text."""
+    return "{" + ",".join(f"[{offset},{offset}]" for offset in sorted(offsets)) + "}"

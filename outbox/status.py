@@ -1,0 +1,86 @@
+"""How things stand: topics, subscriptions with their lag, and workers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from outbox.operations import Operation, Statement
+
+
+class TopicStatus(msgspec.Struct, frozen=True):
+    name: str
+    partitions: int
+    #: Offsets drawn in all its partitions: messages, and holes of transactions that rolled back.
+    published: int
+    subscriptions: int
+
+
+class SubscriptionStatus(msgspec.Struct, frozen=True):
+    name: str
+    guarantee: str
+    patterns: list[str]
+    #: Offsets between its cursors and the ends of their partitions.
+    lag: int
+    #: Messages in workers' hands.
+    in_flight: int
+    #: Messages waiting for another try.
+    retrying: int
+    dead: int
+    #: Live workers that run it.
+    workers: int
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    subscriptions: list[str]
+    alive: bool
+    #: Seconds since its last heartbeat could have been missed; negative while it is alive.
+    overdue: float
+    #: Seconds since it registered.
+    age: float
+
+
+class Status(msgspec.Struct, frozen=True):
+    topics: list[TopicStatus]
+    subscriptions: list[SubscriptionStatus]
+    workers: list[WorkerStatus]
+
+
+def status() -> Operation[Status]:
+    """Read it all, a statement a list."""
+    topics = yield Statement(_TOPICS)
+    subscriptions = yield Statement(_SUBSCRIPTIONS)
+    workers = yield Statement(_WORKERS)
+    return Status(
+        [TopicStatus(*row) for row in topics],
+        [SubscriptionStatus(*row) for row in subscriptions],
+        [WorkerStatus(*row) for row in workers],
+    )
+
+
+_TOPICS = """
+SELECT t.name, t.partitions, coalesce(sum(pg_sequence_last_value(p.sequence)), 0)::bigint,
+       (SELECT count(DISTINCT c.subscription_id) FROM outbox.cursor c JOIN outbox.partition q ON q.id = c.partition_id
+        WHERE q.topic_id = t.id)
+FROM outbox.topic t JOIN outbox.partition p ON p.topic_id = t.id
+GROUP BY t.id ORDER BY t.name
+"""
+
+_SUBSCRIPTIONS = """
+SELECT s.name, s.guarantee,
+       ARRAY(SELECT b.pattern FROM outbox.binding b WHERE b.subscription_id = s.id ORDER BY b.pattern),
+       (SELECT coalesce(sum(l.lag), 0)::bigint FROM outbox.lag l WHERE l.subscription = s.name),
+       (SELECT coalesce(sum(f.messages), 0)::bigint FROM outbox.in_flight f WHERE f.subscription = s.name),
+       (SELECT count(*) FROM outbox.redelivery r WHERE r.subscription_id = s.id AND r.lease_id IS NULL),
+       (SELECT count(*) FROM outbox.dead_letter d WHERE d.subscription_id = s.id),
+       (SELECT count(*) FROM outbox.worker w WHERE s.name = ANY (w.subscriptions) AND w.alive_until > clock_timestamp())
+FROM outbox.subscription s ORDER BY s.name
+"""
+
+_WORKERS = """
+SELECT w.id, w.name, w.subscriptions, w.alive_until > clock_timestamp(),
+       extract(epoch FROM clock_timestamp() - w.alive_until)::float8,
+       extract(epoch FROM clock_timestamp() - w.started_at)::float8
+FROM outbox.worker w ORDER BY w.id
+"""

@@ -1,0 +1,103 @@
+"""What a decorated handler declares: which topics it reads, under which guarantee, how much at once."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psycopg
+from sqlalchemy import orm
+from sqlalchemy.ext import asyncio as sqlalchemy_async
+
+from outbox.errors import InvalidDeclaration
+from outbox.retries import Retries
+
+Guarantee = Literal["at-most-once", "at-least-once", "exactly-once"]
+Handler = Callable[..., Any]
+
+#: What a handler may ask for beside the message, and whether it must be a coroutine function for it.
+_WANTED: dict[Any, bool] = {
+    orm.Session: False,
+    psycopg.Connection: False,
+    sqlalchemy_async.AsyncSession: True,
+    psycopg.AsyncConnection: True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A named reader of the log and the handler that its messages go to."""
+
+    name: str
+    #: Topic names, or patterns of words between dots: `*` is one word, `#` any number of words.
+    patterns: tuple[str, ...]
+    handler: Handler
+    guarantee: Guarantee
+    #: Handlers at once in each worker process: threads, or coroutines; 1 or more.
+    concurrency: int
+    #: Messages in hand at most in each worker process; None: as many as half a second of work, 1,000 at most.
+    prefetch: int | None
+    retries: Retries
+    #: Where a new subscription starts: "first" (all history that is kept) or "next" (what commits from now on).
+    start: Literal["first", "next"]
+    #: The type of session or connection that the handler asks for, and the parameter's name; or None.
+    wants: tuple[Any, str] | None
+
+    @property
+    def is_async(self) -> bool:
+        """Is the handler a coroutine function?"""
+        return inspect.iscoroutinefunction(self.handler)
+
+
+def declare(
+    name: str,
+    patterns: tuple[str, ...],
+    handler: Handler,
+    *,
+    guarantee: Guarantee,
+    concurrency: int,
+    prefetch: int | None,
+    retries: Retries,
+    start: Literal["first", "next"],
+) -> Subscription:
+    """Check a handler and its settings. Raises InvalidDeclaration, which says what does not fit."""
+    if not patterns:
+        raise InvalidDeclaration(f"subscription {name!r} names no topic: @app.subscribe({name!r}, 'orders.*')")
+    if guarantee not in typing.get_args(Guarantee):
+        raise InvalidDeclaration(f"guarantee {guarantee!r} is not one of {', '.join(typing.get_args(Guarantee))}")
+    if concurrency < 1 or (prefetch is not None and prefetch < 1):
+        raise InvalidDeclaration(f"subscription {name!r}: concurrency and prefetch must be 1 or more")
+    if start not in ("first", "next"):
+        raise InvalidDeclaration(f"subscription {name!r} starts at 'first' or 'next', not {start!r}")
+    wants = _wanted(name, handler)
+    if guarantee == "exactly-once" and wants is None:
+        raise InvalidDeclaration(
+            f"subscription {name!r} is exactly-once, so its handler must take the transaction of its effects: "
+            "a parameter annotated with sqlalchemy.orm.Session, psycopg.Connection or their async kinds"
+        )
+    return Subscription(name, patterns, handler, guarantee, concurrency, prefetch, retries, start, wants)
+
+
+def _wanted(name: str, handler: Handler) -> tuple[Any, str] | None:
+    """The second parameter's type, if it has one that we can provide."""
+    hints = typing.get_type_hints(handler)
+    parameters = list(inspect.signature(handler).parameters.values())
+    if not parameters:
+        raise InvalidDeclaration(f"the handler of subscription {name!r} takes no parameter: it gets the message")
+    extra = [p for p in parameters[1:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not extra:
+        return None
+    kind: Any = hints.get(extra[0].name)
+    kind = typing.get_origin(kind) or kind
+    if len(extra) > 1 or kind not in _WANTED:
+        raise InvalidDeclaration(
+            f"the handler of subscription {name!r} takes {', '.join(p.name for p in extra)}: beside the message it can "
+            "take one parameter, annotated with sqlalchemy.orm.Session, psycopg.Connection or their async kinds"
+        )
+    if _WANTED[kind] != inspect.iscoroutinefunction(handler):
+        colour = "sync" if _WANTED[kind] else "async"
+        raise InvalidDeclaration(f"the handler of subscription {name!r} is {colour} but asks for {kind.__name__}")
+    return kind, extra[0].name

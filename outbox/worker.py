@@ -1,0 +1,221 @@
+"""One worker process: consumers for its subscriptions, a heartbeat, and an orderly end.
+
+start:  check schema ─► declare subscriptions ─► register ─► consume
+stop:   pull no more ─► handlers finish, for a grace time ─► settle ─► give the rest back ─► close
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from outbox import operations
+from outbox.alarm import Alarm
+from outbox.client import Outbox
+from outbox.consumer import Consumer
+from outbox.database import Database, libpq_url
+from outbox.errors import SubscriptionNotFound
+from outbox.logs import log
+from outbox.subscription import Subscription
+from outbox.transactions import Transactions
+
+#: A worker that gives no sign of life for this long is dead, and its leases go to others.
+TIMEOUT = timedelta(seconds=30)
+#: How long handlers may go on when the worker is asked to stop.
+GRACE = timedelta(seconds=30)
+
+
+class Worker:
+    """Runs subscriptions of an application until it is asked to stop.
+
+    Args:
+        app: the application.
+        url: the database.
+        only: names of the subscriptions to run; empty: all.
+        grace: how long handlers may go on when asked to stop; a second signal ends it.
+        timeout: without a heartbeat for this long, others take over; the longest time a message can hang in a crash.
+    """
+
+    def __init__(
+        self,
+        app: Outbox,
+        url: str,
+        only: tuple[str, ...] = (),
+        grace: timedelta = GRACE,
+        timeout: timedelta = TIMEOUT,
+    ) -> None:
+        self._subscriptions = _chosen(app, only)
+        self._grace, self._timeout = grace, timeout
+        self.name = worker_name(os.getpid())
+        self.id = 0
+        url = libpq_url(url)
+        self._database = Database(url, size=2 * len(self._subscriptions) + 1)
+        self._transactions = Transactions(
+            url,
+            sum(s.concurrency for s in self._subscriptions),
+            app.session_factory,
+            app.async_session_factory,
+        )
+        self._alarm = Alarm(url)
+        self._consumers: list[Consumer] = []
+        self._error: BaseException | None = None
+        self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until `stop`, SIGTERM or SIGINT. Raises SchemaOutdated before anything is touched."""
+        self._handle_signals()
+        await self._database.open()
+        try:
+            await self._start()
+            background = [asyncio.create_task(loop) for loop in self._loops()]
+            for task in background:
+                task.add_done_callback(self._stop_on_error)
+            await self._stop.wait()
+            await self._end()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+        finally:
+            await self._transactions.close()
+            await self._alarm.close()
+            await self._database.close()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Ask the worker to stop; ask again to stop without waiting for handlers."""
+        (self._stop_now if self._stop.is_set() else self._stop).set()
+
+    def _stop_on_error(self, task: asyncio.Task[None]) -> None:
+        """An error that no loop expected ends the worker in good order; `run` raises it."""
+        if not task.cancelled() and (error := task.exception()):
+            self._error = self._error or error
+            self._stop.set()
+
+    async def _start(self) -> None:
+        await self._database.persist(operations.check_schema)
+        for subscription in self._subscriptions:
+            await self._declare(subscription)
+        self.id = await self._register()
+        self._consumers = [
+            Consumer(subscription, self._database, self._alarm, self._transactions, self.id)
+            for subscription in self._subscriptions
+        ]
+        log(logging.INFO, "worker started", worker=self.id, name=self.name, subscriptions=",".join(self._names))
+
+    async def _declare(self, subscription: Subscription) -> None:
+        name, retries = subscription.name, subscription.retries
+        await self._database.persist(lambda: operations.subscribe(name, subscription.guarantee, retries.max_attempts))
+        for pattern in subscription.patterns:
+            await self._database.persist(partial(operations.bind, name, pattern, subscription.start))
+        bound = await self._database.persist(lambda: operations.bound_patterns(name))
+        if more := sorted(bound - set(subscription.patterns)):
+            log(logging.WARNING, "bound to more than its handler declares", subscription=name, patterns=",".join(more))
+
+    def _loops(self) -> list[Coroutine[Any, Any, None]]:
+        loops = [self._alarm.run(), self._beat_forever()]
+        for consumer in self._consumers:
+            loops += [consumer.pull_forever(), consumer.settle_forever()]
+        return loops
+
+    async def _beat_forever(self) -> None:
+        """Heartbeat, hand on what dead workers held, and adopt partitions that nobody told us of."""
+        while True:
+            alive = await self._database.persist(lambda: operations.heartbeat(self.id, self._timeout))
+            if not alive:
+                await self._register_anew()
+            await self._database.persist(operations.recover)
+            for name in self._names:
+                await self._database.persist(partial(operations.adopt, name))
+            await self._pause(self._timeout.total_seconds() / 6)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless a consumer finds out first that this worker counts as dead."""
+        waits = [asyncio.create_task(consumer.lost.wait()) for consumer in self._consumers]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _register(self) -> int:
+        return await self._database.persist(lambda: operations.register(self.name, self._names, self._timeout))
+
+    async def _register_anew(self) -> None:
+        log(logging.WARNING, "worker was found dead: its leases are in other hands, it begins anew", worker=self.id)
+        self.id = await self._register()
+        for consumer in self._consumers:
+            consumer.abandon(self.id)
+
+    async def _end(self) -> None:
+        """The order matters: nothing new, then what is under way, then its settlement, then the rest goes to others."""
+        log(logging.INFO, "stopping", worker=self.id, handling=self._handling)
+        for consumer in self._consumers:
+            consumer.stop()
+        await self._wait_for_handlers()
+        try:
+            async with asyncio.timeout(10):
+                for consumer in self._consumers:
+                    await consumer.finish()
+                released = await self._database.persist(lambda: operations.retire(self.id))
+        except TimeoutError:
+            log(logging.WARNING, "stopped while the database is away: others take over in a while", worker=self.id)
+        else:
+            log(logging.INFO, "worker stopped", worker=self.id, released=released, unfinished=self._handling)
+
+    async def _wait_for_handlers(self) -> None:
+        """Until all have finished, the grace time is over, or we are asked again."""
+        drained = asyncio.create_task(self._drain())
+        hurried = asyncio.create_task(self._stop_now.wait())
+        waits: list[asyncio.Task[Any]] = [drained, hurried]
+        left = self._grace.total_seconds()
+        while left > 0 and not drained.done() and not hurried.done():
+            await asyncio.wait(waits, timeout=min(1, left), return_when=asyncio.FIRST_COMPLETED)
+            left -= 1
+            if not drained.done() and sys.stderr.isatty():
+                print(
+                    f"waiting for {self._handling} message(s) being handled, {max(left, 0):.0f} s at most; "
+                    "Ctrl-C again to leave them to others",
+                    file=sys.stderr,
+                )
+        for wait in waits:
+            wait.cancel()
+
+    async def _drain(self) -> None:
+        for consumer in self._consumers:
+            await consumer.drain()
+
+    @property
+    def _names(self) -> list[str]:
+        return [subscription.name for subscription in self._subscriptions]
+
+    @property
+    def _handling(self) -> int:
+        return sum(consumer.running for consumer in self._consumers)
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+
+def worker_name(pid: int) -> str:
+    """What a worker process of this host is called in `outbox.worker`."""
+    return f"{socket.gethostname()}:{pid}"
+
+
+def _chosen(app: Outbox, only: tuple[str, ...]) -> list[Subscription]:
+    if unknown := [name for name in only if name not in app.subscriptions]:
+        raise SubscriptionNotFound(
+            f"the application has no subscription {', '.join(unknown)}; it has {', '.join(app.subscriptions) or 'none'}"
+        )
+    chosen = [subscription for name, subscription in app.subscriptions.items() if not only or name in only]
+    if not chosen:
+        raise SubscriptionNotFound("the application has no subscriptions: decorate a handler with @app.subscribe(...)")
+    return chosen

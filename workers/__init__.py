@@ -1,0 +1,1 @@
+"""The processes that you start: the reference application and its demo."""
