@@ -35,7 +35,7 @@ _SLOW_POLL = 1.0
 _DEAF_POLL = 0.1
 #: Seconds between settlements of the finished parts of a lease.
 _PARTS = 0.5
-#: Seconds between looks at all redeliveries that are due, and not only at those of the last minute.
+#: Seconds between looks at all redeliveries that are due, and not only at those of the last moments.
 _OVERDUE = 20.0
 
 

@@ -16,13 +16,13 @@ BEGIN
     ), whole AS MATERIALIZED (
         SELECT f.*, m.published_at, m.key, m.headers, m.payload, m.body, '[]'::jsonb AS errors
         FROM failed f
-        JOIN outbox.message m ON m.partition_id = f.partition_id AND m."offset" = f."offset"
+        CROSS JOIN LATERAL outbox.messages(f.partition_id, f."offset", f."offset") AS m
         WHERE NOT f.redelivered
         UNION ALL
         SELECT f.*, r.published_at, r.key, r.headers, r.payload, r.body, r.errors
         FROM failed f
-        JOIN outbox.redelivery r ON r.subscription_id = f.subscription_id AND r.partition_id = f.partition_id
-                                AND r."offset" = f."offset" AND r.lease_id = f.lease_id
+        CROSS JOIN LATERAL outbox.redelivery_of(f.subscription_id, f.partition_id, f."offset", f.lease_id) AS own (row)
+        JOIN outbox.redelivery r ON r.ctid = own.row
         WHERE f.redelivered
     ), waiting AS (
         INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at,

@@ -18,8 +18,8 @@ BEGIN
                 'class', 'WorkerDied', 'text', format('worker %s died while it held this message', e.worker_id),
                 'attempt', r.attempt, 'at', clock_timestamp(), 'worker', e.worker_id)) ELSE r.errors END
         FROM ended e
-        WHERE e.redelivered AND r.subscription_id = e.subscription_id AND r.partition_id = e.partition_id
-          AND r."offset" = lower(e.offsets) AND r.lease_id = e.id
+        CROSS JOIN LATERAL outbox.redelivery_of(e.subscription_id, e.partition_id, lower(e.offsets), e.id) AS own (row)
+        WHERE e.redelivered AND r.ctid = own.row
         RETURNING 1
     ), untried AS (
         INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at, suspect,
@@ -28,8 +28,7 @@ BEGIN
                m.published_at, m.key, m.headers, m.payload, m.body
         FROM ended e
         CROSS JOIN LATERAL unnest(e.offsets) AS o (range)
-        JOIN outbox.message m ON m.partition_id = e.partition_id
-                             AND m."offset" >= lower(o.range) AND m."offset" < upper(o.range)
+        CROSS JOIN LATERAL outbox.messages(e.partition_id, lower(o.range), upper(o.range) - 1) AS m
         WHERE NOT e.redelivered
         ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE SET due_at = excluded.due_at, lease_id = NULL
         RETURNING 1

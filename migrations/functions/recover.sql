@@ -3,6 +3,7 @@
 -- that is being settled right now is passed over and looked at again until the settlement has committed or rolled back.
 CREATE FUNCTION outbox.recover(worker bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql
+SET enable_seqscan = off
 AS $$
 DECLARE
     dead outbox.worker;

@@ -1,6 +1,7 @@
 -- Ends a worker in good order: gives back what it still holds, without spending attempts, and forgets it.
 CREATE FUNCTION outbox.retire(worker bigint) RETURNS bigint
 LANGUAGE plpgsql
+SET enable_seqscan = off
 AS $$
 DECLARE
     messages bigint;

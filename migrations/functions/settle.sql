@@ -23,8 +23,8 @@ BEGIN
             DELETE FROM outbox.lease l WHERE l.id = ANY (leases) AND l.worker_id = worker RETURNING l.*
         ), retried AS (
             DELETE FROM outbox.redelivery r USING settled s
-            WHERE s.redelivered AND r.subscription_id = s.subscription_id AND r.partition_id = s.partition_id
-              AND r."offset" = lower(s.offsets) AND r.lease_id = s.id
+            CROSS JOIN LATERAL outbox.redelivery_of(s.subscription_id, s.partition_id, lower(s.offsets), s.id) AS own (row)
+            WHERE s.redelivered AND r.ctid = own.row
         )
         SELECT count(*) INTO held FROM settled;
         IF held <> cardinality(leases) THEN
@@ -54,6 +54,6 @@ BEGIN
         FROM asked WHERE l.id = asked.id AND asked.offsets <> l.offsets
     )
     DELETE FROM outbox.redelivery r USING settled s
-    WHERE s.redelivered AND r.subscription_id = s.subscription_id AND r.partition_id = s.partition_id
-      AND r."offset" = lower(s.offsets) AND r.lease_id = s.id;
+    CROSS JOIN LATERAL outbox.redelivery_of(s.subscription_id, s.partition_id, lower(s.offsets), s.id) AS own (row)
+    WHERE s.redelivered AND r.ctid = own.row;
 END $$;

@@ -14,10 +14,10 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH turn AS MATERIALIZED (
-        SELECT t.nth, t.partition_id, t.ended, p."offset", p.open, p.floor
+        SELECT t.nth, t.partition_id, t.ended, p.ctid, p."offset", p.open, p.floor
         FROM unnest(turns, ends) WITH ORDINALITY AS t (partition_id, ended, nth)
         CROSS JOIN LATERAL (
-            SELECT p."offset", p.open, p.floor FROM outbox.position p
+            SELECT p.ctid, p."offset", p.open, p.floor FROM outbox.position p
             WHERE p.subscription_id = reader AND p.partition_id = t.partition_id
             ORDER BY p."offset" DESC LIMIT 1
         ) AS p
@@ -70,9 +70,8 @@ BEGIN
         ) AS o
         WHERE p.reached > p."offset"
     ), left_behind AS (
-        DELETE FROM outbox.position old USING progress p
-        WHERE p.reached > p."offset" AND old.subscription_id = reader
-          AND old.partition_id = p.partition_id AND old."offset" = p."offset"
+        DELETE FROM outbox.position old USING progress p  -- by ctid: a join on the key may become a scan of the dead
+        WHERE old.ctid = p.ctid AND p.reached > p."offset"
     ), looked_after AS (  -- a cursor that stands forgets the transactions that ended, unless some of their rows wait
         UPDATE outbox.position same SET open = o.open, floor = o.floor
         FROM progress p
@@ -84,8 +83,7 @@ BEGIN
             CROSS JOIN LATERAL (SELECT pg_visible_in_snapshot(o.xid, pg_current_snapshot()) AS ended) AS state
             WHERE NOT ended OR p.nth = cut.nth AND p.last_fresh IS NULL
         ) AS o
-        WHERE p.reached = p."offset" AND (o.open, o.floor) <> (p.open, p.floor)
-          AND same.subscription_id = reader AND same.partition_id = p.partition_id AND same."offset" = p."offset"
+        WHERE same.ctid = p.ctid AND p.reached = p."offset" AND (o.open, o.floor) <> (p.open, p.floor)
     ), batch AS MATERIALIZED (
         SELECT CASE WHEN leased THEN nextval('outbox.lease_id_seq') END AS lease_id, b.*,
                topic.name AS topic, part.number, part.priority

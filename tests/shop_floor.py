@@ -1,0 +1,193 @@
+"""What tests do again and again: connect, publish, pull, settle, wait for a condition, run a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+
+from tests.servers import Postgres
+
+ROOT = Path(__file__).parent.parent
+
+
+class Pulled(NamedTuple):
+    lease: int
+    attempt: int
+    topic: str
+    partition: int
+    priority: int
+    partition_id: int
+    offset: int
+    payload: Any
+    key: str | None
+
+
+class Database:
+    """A database of a test: opens connections and closes them in the end."""
+
+    def __init__(self, postgres: Postgres, name: str) -> None:
+        self.postgres, self.name = postgres, name
+        self._connections: list[psycopg.Connection[Any]] = []
+
+    @property
+    def url(self) -> str:
+        return self.postgres.url(self.name)
+
+    def connect(self, autocommit: bool = False, **settings: Any) -> psycopg.Connection[Any]:
+        connection = psycopg.connect(self.url, autocommit=autocommit, **settings)
+        self._connections.append(connection)
+        return connection
+
+    def value(self, statement: str, *arguments: Any) -> Any:
+        """The first column of the first row, in a transaction of its own."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return value(connection, statement, *arguments)
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+
+def value(db: psycopg.Connection[Any], statement: str, *arguments: Any) -> Any:
+    """The first column of the first row."""
+    row = db.execute(statement, arguments).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def publish(db: psycopg.Connection[Any], topic: str, *payloads: str, key: str | None = None, priority: int = 0) -> None:
+    """Publish JSON strings, one by one, in the connection's transaction."""
+    for payload in payloads:
+        db.execute(
+            "SELECT outbox.publish(%s, to_json(%s::text), key => %s, priority => %s)", (topic, payload, key, priority)
+        )
+
+
+def subscribe(db: psycopg.Connection[Any], name: str, *patterns: str, start: str = "first", **settings: Any) -> None:
+    """Create a subscription and bind it; the connection is in autocommit mode."""
+    named = "".join(f", {setting} => %s" for setting in settings)
+    db.execute(f"SELECT outbox.subscribe(%s{named})", (name, *settings.values()))
+    for pattern in patterns:
+        db.execute("SELECT outbox.bind(%s, %s, %s)", (name, pattern, start))
+
+
+def register(db: psycopg.Connection[Any], timeout: str = "1 hour") -> int:
+    return int(value(db, "SELECT outbox.register('test', '{}', %s::interval)", timeout))
+
+
+def pull(db: psycopg.Connection[Any], subscription: str, worker: int, limit: int = 100, **more: Any) -> list[Pulled]:
+    """Pull, in a transaction of its own if the connection is in autocommit mode."""
+    named = "".join(f", {name} => %s" for name in more)
+    rows = db.execute(
+        'SELECT lease_id, attempt, topic, partition, priority, partition_id, "offset", payload, key '
+        f"FROM outbox.pull(%s, %s, %s{named})",
+        (subscription, worker, limit, *more.values()),
+    )
+    return [Pulled(*row) for row in rows]
+
+
+def payloads(pulled: list[Pulled]) -> list[Any]:
+    return [message.payload for message in pulled]
+
+
+def settle(db: psycopg.Connection[Any], worker: int, pulled: list[Pulled]) -> None:
+    """Settle all leases of what was pulled, whole."""
+    db.execute("SELECT outbox.settle(%s, %s)", (worker, sorted({message.lease for message in pulled})))
+
+
+def drain(db: psycopg.Connection[Any], subscription: str, worker: int, limit: int = 100) -> list[Any]:
+    """Pull and settle until nothing comes; the payloads in order."""
+    found: list[Any] = []
+    while pulled := pull(db, subscription, worker, limit):
+        settle(db, worker, pulled)
+        found += payloads(pulled)
+    return found
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    """Wait until a condition holds and return its value; fail with what was waited for."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > until:
+            raise AssertionError(f"waited {seconds:.0f} s in vain for: {what}")
+        time.sleep(0.02)
+    return found
+
+
+def environment(database_url: str, *paths: Path) -> dict[str, str]:
+    """For a child process that runs this checkout, with modules of a test on its path."""
+    path = os.pathsep.join([str(ROOT), *map(str, paths)])
+    return {**os.environ, "OUTBOX_DATABASE_URL": database_url, "PYTHONPATH": path, "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def outbox(
+    database_url: str, *arguments: str, folder: Path = ROOT, input: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the `outbox` command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "outbox", *arguments],
+        env=environment(database_url),
+        cwd=folder,
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+class WorkerProcess:
+    """`outbox worker MODULE:app` as a process of its own; the module's text is the test's."""
+
+    def __init__(self, database_url: str, folder: Path, app: str, *arguments: str) -> None:
+        (folder / "app_under_test.py").write_text(app)
+        self.log_path = folder / f"worker-{time.monotonic_ns()}.log"
+        with open(self.log_path, "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "outbox", "worker", "app_under_test:app", *arguments],
+                env=environment(database_url, folder),
+                cwd=folder,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def wait_for_line(self, text: str, seconds: float = 30) -> None:
+        def there() -> bool:
+            assert text in self.log or self.process.poll() is None, f"the worker ended:\n{self.log}"
+            return text in self.log
+
+        wait_for(there, f"{text!r} in the worker's log", seconds)
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
+        """Send a signal and wait for the end; returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def worker(database_url: str, folder: Path, app: str, *arguments: str) -> Iterator[WorkerProcess]:
+    """A started worker, killed in the end if it still runs."""
+    process = WorkerProcess(database_url, folder, app, *arguments)
+    try:
+        process.wait_for_line("worker started")
+        yield process
+    finally:
+        process.kill()
