@@ -168,8 +168,7 @@ def _our_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = getattr(error, "orig", error)
-        state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+        cause, state = _cause(error)
         if state in BY_SQLSTATE:
             raise BY_SQLSTATE[state](_message(cause)) from error
         if state in _NOT_THERE and "outbox." in str(cause):
@@ -177,9 +176,21 @@ def _our_errors() -> Iterator[None]:
         raise
 
 
+def _cause(error: BaseException) -> tuple[BaseException, str | None]:
+    """The error that knows its SQLSTATE: SQLAlchemy and Django wrap the driver's, each in its own way."""
+    found: BaseException | None = error
+    while found is not None:
+        state = getattr(found, "sqlstate", None) or getattr(found, "pgcode", None)
+        if state and not hasattr(found, "orig"):
+            wrapped = found.__cause__  # SQLAlchemy's copy of asyncpg's error has the state, but not the hint
+            return (wrapped if hasattr(wrapped, "hint") else found), state  # type: ignore[return-value]
+        found = getattr(found, "orig", None) or found.__cause__
+    return error, None
+
+
 def _message(cause: Any) -> str:
+    """The message and the hint, as psycopg, psycopg2 and asyncpg keep them."""
     diagnostic = getattr(cause, "diag", None)
-    if diagnostic is None:
-        return str(cause).splitlines()[0].removeprefix("<class 'asyncpg.exceptions.PostgresError'>: ")
-    hint = f" ({diagnostic.message_hint})" if diagnostic.message_hint else ""
-    return f"{diagnostic.message_primary}{hint}"
+    message = getattr(diagnostic, "message_primary", None) or getattr(cause, "message", None) or str(cause)
+    hint = getattr(diagnostic, "message_hint", None) or getattr(cause, "hint", None)
+    return f"{message} ({hint})" if hint else message

@@ -52,6 +52,10 @@ class Database:
         with psycopg.connect(self.url, autocommit=True) as connection:
             return value(connection, statement, *arguments)
 
+    def switch_off_declaring(self) -> None:
+        """For all connections that are opened from now on."""
+        self.postgres.execute(f"ALTER DATABASE {self.name} SET outbox.declare_topics = off")
+
     def close(self) -> None:
         for connection in self._connections:
             connection.close()

@@ -1,0 +1,104 @@
+"""What a decorated handler may look like, and what it is told when it does not."""
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from outbox import InvalidDeclaration, Message, Outbox
+
+
+def test_a_handler_is_registered_under_its_name_and_stays_callable() -> None:
+    app = Outbox()
+
+    @app.subscribe("mailer", "orders.*", "invoices")
+    def handler(message):
+        return "called"
+
+    assert handler(None) == "called"
+    declared = app.subscriptions["mailer"]
+    assert (declared.patterns, declared.guarantee, declared.wants) == (("orders.*", "invoices"), "at-least-once", None)
+
+
+def test_a_handler_may_ask_for_a_session_or_connection() -> None:
+    app = Outbox()
+
+    @app.subscribe("one", "t")
+    def one(message: Message, session: Session) -> None: ...
+
+    @app.subscribe("two", "t")
+    def two(message: Message, c: psycopg.Connection) -> None: ...
+
+    @app.subscribe("three", "t")
+    async def three(message: Message, session: AsyncSession) -> None: ...
+
+    @app.subscribe("four", "t")
+    async def four(message: Message, connection: psycopg.AsyncConnection) -> None: ...
+
+    @app.subscribe("five", "t")
+    def five(message: Message, flavour: str = "vanilla") -> None: ...
+
+    wants = [declared.wants for declared in app.subscriptions.values()]
+    assert wants == [
+        (Session, "session"),
+        (psycopg.Connection, "c"),
+        (AsyncSession, "session"),
+        (psycopg.AsyncConnection, "connection"),
+        None,
+    ]
+
+
+def no_parameter() -> None: ...
+
+
+def unknown_parameter(message: Message, logger: int) -> None: ...
+
+
+def two_parameters(message: Message, session: Session, connection: psycopg.Connection) -> None: ...
+
+
+def sync_for_async(message: Message, session: AsyncSession) -> None: ...
+
+
+async def async_for_sync(message: Message, session: Session) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "says"),
+    [
+        (no_parameter, "takes no parameter: it gets the message"),
+        (unknown_parameter, "takes logger: beside the message"),
+        (two_parameters, "takes session, connection: beside the message"),
+        (sync_for_async, "is sync but asks for AsyncSession"),
+        (async_for_sync, "is async but asks for Session"),
+    ],
+)
+def test_a_handler_that_cannot_be_called_is_refused(handler, says: str) -> None:
+    with pytest.raises(InvalidDeclaration, match=says):
+        Outbox().subscribe("s", "t")(handler)
+
+
+def plain(message: Message) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("patterns", "settings", "says"),
+    [
+        ([], {}, "names no topic"),
+        (["t"], {"guarantee": "maybe"}, "is not one of at-most-once"),
+        (["t"], {"guarantee": "exactly-once"}, "must take the transaction of its effects"),
+        (["t"], {"concurrency": 0}, "must be 1 or more"),
+        (["t"], {"prefetch": 0}, "must be 1 or more"),
+        (["t"], {"start": "yesterday"}, "starts at 'first' or 'next'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(patterns, settings, says: str) -> None:
+    with pytest.raises(InvalidDeclaration, match=says):
+        Outbox().subscribe("s", *patterns, **settings)(plain)
+
+
+def test_a_name_can_be_taken_once() -> None:
+    app = Outbox()
+    app.subscribe("s", "t")(plain)
+    with pytest.raises(InvalidDeclaration, match="has a handler already"):
+        app.subscribe("s", "t")(plain)
