@@ -59,7 +59,7 @@ class Consumer:
         self._running = 0
         self._idle_runners = subscription.concurrency
         self._room, self._settleable, self._still = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._settled = asyncio.Event()
+        self._pulled, self._settled = asyncio.Event(), asyncio.Event()
         self._still.set()
         self._stopping = asyncio.Event()
         self._finishing = False
@@ -80,6 +80,12 @@ class Consumer:
 
     async def pull_forever(self) -> None:
         """Pull whenever there is room, until stopped."""
+        try:
+            await self._pull_until_stopped()
+        finally:
+            self._pulled.set()
+
+    async def _pull_until_stopped(self) -> None:
         while not self._stopping.is_set():
             want = self._pace.in_hand
             room = want - len(self._waiting) - self._running
@@ -124,6 +130,7 @@ class Consumer:
         """Settle all that is finished, whatever is not."""
         self._finishing = True
         self._settleable.set()
+        await self._pulled.wait()
         await self._settled.wait()
         await self._settle_now(parts=True)
 
@@ -180,9 +187,9 @@ class Consumer:
         return 1 if self.subscription.guarantee == "exactly-once" else None
 
     def _accept(self, messages: list[Message]) -> None:
-        if self._leased:
-            for message in messages:
-                self._ledger.open(message.lease_id, message.offset)  # type: ignore[arg-type]  # leased
+        for message in messages:
+            if message.lease_id is not None:
+                self._ledger.open(message.lease_id, message.offset)
         self._last_message = time.monotonic()
         self._waiting.extend(messages)
         self._dispatch()
@@ -235,7 +242,8 @@ class Consumer:
             if lease is not None:
                 self._ledger.close(lease, message.offset, None)
         elif error is None or isinstance(error, LeaseLost):
-            self._ledger.drop(lease)  # type: ignore[arg-type]  # exactly-once has leases
+            if lease is not None:
+                self._ledger.drop(lease)
             if error:
                 self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, None)
         elif lease is None:

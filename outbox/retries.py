@@ -16,7 +16,7 @@ class Retries:
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
 
-    #: The attempt that is the last, 1 to 32,767: when it fails, the message becomes a dead letter.
+    #: The attempt that is the last, 1 to 32,766: when it fails, the message becomes a dead letter.
     max_attempts: int = 20
     #: The ceiling of the first wait.
     first: timedelta = timedelta(seconds=1)
@@ -26,8 +26,8 @@ class Retries:
     longest: timedelta = timedelta(hours=1)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_attempts <= 32767:
-            raise InvalidDeclaration(f"max_attempts is {self.max_attempts}, it must be 1 to 32767")
+        if not 1 <= self.max_attempts <= 32766:
+            raise InvalidDeclaration(f"max_attempts is {self.max_attempts}, it must be 1 to 32766")
         if self.first < timedelta(0) or self.longest < self.first or self.factor < 1:
             raise InvalidDeclaration("retries need 0 <= first <= longest and factor >= 1")
 

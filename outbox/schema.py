@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 #: The advisory lock that keeps two migrations apart: "outbox" in ASCII, and 65.
 _MIGRATION_LOCK = 8031453476610899968 + 65
 
-_VERSION_TABLE = "CREATE TABLE IF NOT EXISTS outbox.alembic_version (version_num varchar(32) PRIMARY KEY)"
+_VERSION_TABLE = (
+    "CREATE TABLE IF NOT EXISTS outbox.alembic_version "
+    "(version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+)
 
 
 def migrate(connection: sqlalchemy.Connection, to: str = "head") -> None:

@@ -74,7 +74,8 @@ SELECT s.name, s.guarantee,
        (SELECT coalesce(sum(f.messages), 0)::bigint FROM outbox.in_flight f WHERE f.subscription = s.name),
        (SELECT count(*) FROM outbox.redelivery r WHERE r.subscription_id = s.id AND r.lease_id IS NULL),
        (SELECT count(*) FROM outbox.dead_letter d WHERE d.subscription_id = s.id),
-       (SELECT count(*) FROM outbox.worker w WHERE s.name = ANY (w.subscriptions) AND w.alive_until > clock_timestamp())
+       (SELECT count(*) FROM outbox.worker w WHERE s.name = ANY (w.subscriptions)
+        AND w.alive_until > clock_timestamp() AND w.retired_at IS NULL)
 FROM outbox.subscription s ORDER BY s.name
 """
 
@@ -82,5 +83,5 @@ _WORKERS = """
 SELECT w.id, w.name, w.subscriptions, w.alive_until > clock_timestamp(),
        extract(epoch FROM clock_timestamp() - w.alive_until)::float8,
        extract(epoch FROM clock_timestamp() - w.started_at)::float8
-FROM outbox.worker w ORDER BY w.id
+FROM outbox.worker w WHERE w.retired_at IS NULL ORDER BY w.id
 """

@@ -1,7 +1,7 @@
 -- Lets a subscription read the topics that match a pattern: those that exist from "start" on ('first': all the
 -- history that is kept, 'next': what commits from now on), later ones from their beginning. Returns the number of
 -- new cursors; binding again changes nothing. The whole of its own READ COMMITTED transaction: sequence, then
--- snapshot, then xid.
+-- snapshot and xid in one statement.
 CREATE FUNCTION outbox.bind(subscription text, pattern text, start text DEFAULT 'first') RETURNS int
 LANGUAGE plpgsql
 AS $$
@@ -10,12 +10,10 @@ DECLARE
     reader int;
     unread int[];
     ends bigint[];
-    snapshot pg_snapshot;
-    open xid8[];
     placed int;
 BEGIN
     PERFORM outbox.require_own_transaction('bind');
-    IF bind.start NOT IN ('first', 'next') THEN
+    IF bind.start IS NULL OR bind.start NOT IN ('first', 'next') THEN
         RAISE EXCEPTION 'a subscription starts at first or next, not at "%"', bind.start USING ERRCODE = 'OB007';
     END IF;
     SELECT s.id INTO reader FROM outbox.subscription s WHERE s.name = bind.subscription;
@@ -24,27 +22,31 @@ BEGIN
             USING ERRCODE = 'OB004', HINT = 'Create it with outbox.subscribe().';
     END IF;
 
-    SELECT array_agg(p.id), array_agg(coalesce(pg_sequence_last_value(p.sequence), 0))
+    SELECT array_agg(p.id), array_agg(outbox.log_end(p.sequence))
     INTO unread, ends
     FROM outbox.topic t
     JOIN outbox.partition p ON p.topic_id = t.id
     WHERE outbox.topic_matches(t.name, bind.pattern)
       AND NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = reader AND c.partition_id = p.id);
-    SELECT pg_current_snapshot() INTO snapshot;
-    open := outbox.open_xids(snapshot);
 
-    INSERT INTO outbox.binding (subscription_id, pattern) VALUES (reader, bind.pattern) ON CONFLICT DO NOTHING;
-    WITH placed AS (
+    WITH running AS MATERIALIZED (
+        SELECT outbox.open_xids(pg_current_snapshot()) AS xids
+    ), bound AS (
+        INSERT INTO outbox.binding (subscription_id, pattern) VALUES (reader, bind.pattern) ON CONFLICT DO NOTHING
+    ), placed AS (
         INSERT INTO outbox.cursor (subscription_id, partition_id)
         SELECT reader, unnest(unread)
         ON CONFLICT DO NOTHING
         RETURNING partition_id
     )
     INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor)
-    SELECT reader, e.partition_id, place."offset", place.open, place.floor
+    SELECT reader, e.partition_id, at.*
     FROM unnest(unread, ends) AS e (partition_id, ended)
     JOIN placed USING (partition_id)
-    CROSS JOIN LATERAL outbox.place(e.partition_id, CASE bind.start WHEN 'next' THEN e.ended ELSE 0 END, open) AS place;
+    CROSS JOIN running
+    CROSS JOIN LATERAL outbox.place(
+        e.partition_id, CASE bind.start WHEN 'next' THEN e.ended ELSE 0 END, running.xids
+    ) AS at;
     GET DIAGNOSTICS placed = ROW_COUNT;
     RETURN placed;
 END $$;

@@ -1,6 +1,6 @@
 -- Turns failed messages of leases into redeliveries and dead letters, with their content from the log or, if they were
 -- redelivered before, from outbox.redelivery. Rows are found by exact keys. Internal: see settle, which holds the leases.
-CREATE FUNCTION outbox.fail(worker bigint, leases bigint[], failures jsonb) RETURNS void
+CREATE FUNCTION outbox.fail(worker bigint, leases bigint[], offsets int8multirange[], failures jsonb) RETURNS void
 LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
@@ -8,44 +8,56 @@ DECLARE
     kept bigint;
 BEGIN
     WITH failed AS MATERIALIZED (
-        SELECT l.id AS lease_id, l.subscription_id, l.partition_id, f."offset", l.attempt, l.redelivered,
+        SELECT DISTINCT ON (l.id, f."offset")
+               l.id AS lease_id, l.subscription_id, l.partition_id, f."offset", l.attempt, l.redelivered,
                f.delay, coalesce(f.reason, 'rejected') AS reason,
                coalesce(f.error, '{}') || jsonb_build_object('attempt', l.attempt, 'at', clock_timestamp(), 'worker', worker) AS error
         FROM jsonb_to_recordset(failures) AS f (lease bigint, "offset" bigint, delay float8, reason text, error jsonb)
-        JOIN outbox.lease l ON l.id = f.lease AND l.id = ANY (leases) AND l.offsets @> f."offset"
+        JOIN unnest(leases, fail.offsets) AS asked (id, offsets) ON asked.id = f.lease
+        JOIN outbox.lease l ON l.id = asked.id AND coalesce(asked.offsets, l.offsets) @> f."offset"
     ), whole AS MATERIALIZED (
-        SELECT f.*, m.published_at, m.key, m.headers, m.payload, m.body, '[]'::jsonb AS errors
+        SELECT f.*, NULL::tid AS row, m.published_at, m.key, m.headers, m.payload, m.body, '[]'::jsonb AS errors
         FROM failed f
         CROSS JOIN LATERAL outbox.messages(f.partition_id, f."offset", f."offset") AS m
         WHERE NOT f.redelivered
         UNION ALL
-        SELECT f.*, r.published_at, r.key, r.headers, r.payload, r.body, r.errors
+        SELECT f.*, own.row, r.published_at, r.key, r.headers, r.payload, r.body, r.errors
         FROM failed f
         CROSS JOIN LATERAL outbox.redelivery_of(f.subscription_id, f.partition_id, f."offset", f.lease_id) AS own (row)
         JOIN outbox.redelivery r ON r.ctid = own.row
         WHERE f.redelivered
-    ), waiting AS (
+    ), again AS (
+        UPDATE outbox.redelivery r
+        SET attempt = w.attempt + 1, due_at = clock_timestamp() + make_interval(secs => w.delay),
+            errors = outbox.add_error(w.errors, w.error), lease_id = NULL, suspect = false
+        FROM whole w
+        WHERE r.ctid = w.row AND w.delay IS NOT NULL
+    ), waiting AS (  -- after a seek back, one message can be in several leases: a redelivery in other hands stays there
         INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at,
                                             published_at, key, headers, payload, body, errors)
-        SELECT subscription_id, partition_id, "offset", attempt + 1, clock_timestamp() + make_interval(secs => delay),
+        SELECT DISTINCT ON (subscription_id, partition_id, "offset")
+               subscription_id, partition_id, "offset", attempt + 1, clock_timestamp() + make_interval(secs => delay),
                published_at, key, headers, payload, body, outbox.add_error(errors, error)
-        FROM whole WHERE delay IS NOT NULL
+        FROM whole w
+        WHERE delay IS NOT NULL AND NOT redelivered
+          AND NOT EXISTS (SELECT FROM whole o WHERE o.redelivered AND (o.subscription_id, o.partition_id, o."offset")
+                                                                    = (w.subscription_id, w.partition_id, w."offset"))
         ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
-        SET attempt = excluded.attempt, due_at = excluded.due_at, errors = excluded.errors, lease_id = NULL, suspect = false
-        RETURNING 1
+        SET attempt = excluded.attempt, due_at = excluded.due_at, errors = excluded.errors, suspect = false
+        WHERE r.lease_id IS NULL
     ), dead AS (
         INSERT INTO outbox.dead_letter AS d (subscription_id, partition_id, "offset", attempt, reason,
                                              published_at, key, headers, payload, body, errors)
-        SELECT subscription_id, partition_id, "offset", attempt, reason,
+        SELECT DISTINCT ON (subscription_id, partition_id, "offset")
+               subscription_id, partition_id, "offset", attempt, reason,
                published_at, key, headers, payload, body, outbox.add_error(errors, error)
         FROM whole WHERE delay IS NULL
         ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
         SET attempt = excluded.attempt, reason = excluded.reason, errors = excluded.errors, died_at = excluded.died_at
-        RETURNING 1
     )
-    SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM dead) INTO kept;
+    SELECT count(*) INTO kept FROM whole;
     IF kept <> jsonb_array_length(failures) THEN
-        RAISE EXCEPTION 'of % failed messages only % could be kept: each must be an offset of a lease that is being settled',
-            jsonb_array_length(failures), kept USING ERRCODE = 'OB007';
+        RAISE EXCEPTION 'of % failures only % are of messages that are being settled, once each', jsonb_array_length(failures), kept
+            USING ERRCODE = 'OB007';
     END IF;
 END $$;

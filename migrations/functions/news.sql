@@ -12,7 +12,7 @@ CROSS JOIN LATERAL (
     WHERE p.subscription_id = c.subscription_id AND p.partition_id = c.partition_id
     ORDER BY p."offset" DESC LIMIT 1
 ) AS p
-CROSS JOIN LATERAL (SELECT coalesce(pg_sequence_last_value(part.sequence), 0) AS ended OFFSET 0) AS log
+CROSS JOIN LATERAL (SELECT outbox.log_end(part.sequence) AS ended OFFSET 0) AS log
 WHERE c.subscription_id = reader
   AND (log.ended <> p."offset" OR NOT p.open <@ ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())))
 ORDER BY part.priority DESC, random()

@@ -21,6 +21,7 @@ DECLARE
     candidates int[];
     ends bigint[];
     expected bigint[];
+    share int;
     due int;
     turns int[] := '{}';
     turn_ends bigint[] := '{}';
@@ -29,8 +30,8 @@ DECLARE
     due_after timestamptz := CASE WHEN overdue THEN '-infinity' ELSE now - interval '5 seconds' END;
 BEGIN
     PERFORM outbox.require_own_transaction('pull');
-    IF max_messages IS NULL OR max_messages < 1 OR lease_size < 1 THEN
-        RAISE EXCEPTION 'max_messages and lease_size must be at least 1, not % and %', max_messages, lease_size
+    IF max_messages IS NULL OR max_messages NOT BETWEEN 1 AND 100000 OR lease_size < 1 THEN
+        RAISE EXCEPTION 'max_messages must be 1 to 100000 and lease_size at least 1, not % and %', max_messages, lease_size
             USING ERRCODE = 'OB007';
     END IF;
     SELECT s.* INTO reader FROM outbox.subscription s WHERE s.name = subscription;
@@ -45,10 +46,17 @@ BEGIN
 
     -- 1. What is there: redeliveries that are due, partitions with something new or with open transactions that ended.
     --    The ends of the log are read here, before the snapshot that step 3 reads with.
-    due := (SELECT count(*) FROM (
+    --    Redeliveries get half of it at most; of a single message, every other one.
+    share := (max_messages + (random() < 0.5)::int) / 2;
+    due := least(share, (SELECT count(*) FROM (
         SELECT FROM outbox.redelivery r
-        WHERE r.subscription_id = reader.id AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
-        LIMIT (max_messages + 1) / 2) AS limited);
+        WHERE r.subscription_id = reader.id AND NOT r.suspect
+          AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
+        LIMIT share) AS limited)
+        + (EXISTS (
+            SELECT FROM outbox.redelivery r
+            WHERE r.subscription_id = reader.id AND r.suspect
+              AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now))::int);
     wanted := wanted - due;
     SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n.ended - n."offset")
     INTO candidates, ends, expected

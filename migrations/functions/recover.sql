@@ -1,6 +1,7 @@
 -- Hands the leases of dead workers to the living: of those whose time is over, and of "worker" at once (a supervisor saw
 -- it die). Returns the number of messages. Every worker calls it now and then; concurrent calls share the work. A lease
--- that is being settled right now is passed over and looked at again until the settlement has committed or rolled back.
+-- that is being settled right now is passed over, and looked at again: a retired worker is forgotten only when none of the
+-- transactions is left that could still show a lease of it.
 CREATE FUNCTION outbox.recover(worker bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -11,16 +12,17 @@ DECLARE
 BEGIN
     FOR dead IN
         SELECT * FROM outbox.worker w WHERE w.alive_until < clock_timestamp() OR w.id = recover.worker
-        FOR UPDATE SKIP LOCKED
+        ORDER BY w.id FOR UPDATE SKIP LOCKED
     LOOP
         messages := messages + outbox.hand_back(ARRAY(
             SELECT l.id FROM outbox.lease l WHERE l.worker_id = dead.id ORDER BY l.id FOR UPDATE SKIP LOCKED
         ), died => true);
-        IF dead.retired_at IS NULL THEN
-            UPDATE outbox.worker w SET retired_at = clock_timestamp(), alive_until = clock_timestamp() WHERE w.id = dead.id;
-        ELSIF dead.retired_at < clock_timestamp() - interval '1 minute' THEN
-            DELETE FROM outbox.worker w
-            WHERE w.id = dead.id AND NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = dead.id);
+        IF dead.retired_at < clock_timestamp() - interval '1 minute'
+           AND dead.retired_xid < pg_snapshot_xmin(pg_current_snapshot())
+           AND NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = dead.id) THEN
+            DELETE FROM outbox.worker w WHERE w.id = dead.id;
+        ELSE
+            PERFORM outbox.mark_retired(dead.id);
         END IF;
     END LOOP;
     RETURN messages;

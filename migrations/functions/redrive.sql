@@ -7,6 +7,13 @@ AS $$
 DECLARE
     redriven bigint;
 BEGIN
+    IF cardinality(partition_ids) IS DISTINCT FROM cardinality(redrive.offsets) THEN
+        RAISE EXCEPTION 'redrive got % partition_ids and % offsets: the arrays must be of one length',
+            cardinality(partition_ids), cardinality(redrive.offsets) USING ERRCODE = 'OB007';
+    END IF;
+    IF NOT EXISTS (SELECT FROM outbox.subscription s WHERE s.name = redrive.subscription) THEN
+        RAISE EXCEPTION 'subscription "%" does not exist', redrive.subscription USING ERRCODE = 'OB004';
+    END IF;
     WITH risen AS (
         DELETE FROM outbox.dead_letter d USING outbox.subscription s
         WHERE s.name = redrive.subscription AND d.subscription_id = s.id
@@ -20,7 +27,7 @@ BEGIN
            published_at, key, headers, payload, body, errors
     FROM risen
     ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
-    SET attempt = 1, due_at = excluded.due_at, lease_id = NULL, suspect = false;
+    SET attempt = 1, due_at = excluded.due_at, suspect = false WHERE r.lease_id IS NULL;
     GET DIAGNOSTICS redriven = ROW_COUNT;
     PERFORM outbox.wake(t.topic_id) FROM (
         SELECT DISTINCT p.topic_id FROM outbox.subscription s

@@ -1,4 +1,5 @@
--- Ends a worker in good order: gives back what it still holds, without spending attempts, and forgets it.
+-- Ends a worker in good order: it pulls no more, and what it still holds goes back without spending attempts. Returns the
+-- number of messages. recover forgets its row later.
 CREATE FUNCTION outbox.retire(worker bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -9,6 +10,6 @@ BEGIN
     messages := outbox.hand_back(ARRAY(
         SELECT l.id FROM outbox.lease l WHERE l.worker_id = retire.worker ORDER BY l.id FOR UPDATE
     ), died => false);
-    DELETE FROM outbox.worker w WHERE w.id = retire.worker;
+    PERFORM outbox.mark_retired(retire.worker);
     RETURN messages;
 END $$;

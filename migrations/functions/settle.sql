@@ -27,22 +27,26 @@ BEGIN
             WHERE s.redelivered AND r.ctid = own.row
         )
         SELECT count(*) INTO held FROM settled;
-        IF held <> cardinality(leases) THEN
+        IF held IS DISTINCT FROM cardinality(leases) THEN
             PERFORM outbox.raise_lease_lost(worker, leases);
         END IF;
         RETURN;
     END IF;
 
+    IF cardinality(settle.offsets) <> cardinality(leases) THEN
+        RAISE EXCEPTION 'settle got % leases and % offsets: the arrays must be of one length',
+            cardinality(leases), cardinality(settle.offsets) USING ERRCODE = 'OB007';
+    END IF;
     PERFORM FROM outbox.lease l WHERE l.id = ANY (leases) AND l.worker_id = worker ORDER BY l.id FOR UPDATE;
-    SELECT count(*) INTO held
+    SELECT count(DISTINCT l.id) INTO held
     FROM unnest(leases, settle.offsets) AS asked (id, offsets)
     JOIN outbox.lease l ON l.id = asked.id AND l.worker_id = worker
     WHERE asked.offsets IS NULL OR asked.offsets <@ l.offsets AND NOT isempty(asked.offsets);
-    IF held <> cardinality(leases) THEN
+    IF held IS DISTINCT FROM cardinality(leases) THEN
         PERFORM outbox.raise_lease_lost(worker, leases);
     END IF;
     IF failures IS NOT NULL THEN
-        PERFORM outbox.fail(worker, leases, failures);
+        PERFORM outbox.fail(worker, leases, settle.offsets, failures);
     END IF;
     WITH asked AS (
         SELECT a.id, coalesce(a.offsets, l.offsets) AS offsets

@@ -1,7 +1,7 @@
 -- The heart of pull: reads late and fresh messages of the partitions whose turn it is and moves their cursors, in one
--- statement and so with one snapshot. Late rows are found by xid, fresh ones by (partition_id, "offset"); positions go by
--- their exact keys. "ends" are the ends of the logs, read before: a cursor that has taken all it sees moves there, over
--- the holes that rolled back, and remembers the transactions that are open. Internal: see pull.
+-- statement and so with one snapshot. Late rows are found by xid, fresh ones by (partition_id, "offset"), positions by
+-- ctid. "ends" are the ends of the logs, read before: a cursor that has taken all it sees moves there, over the holes of
+-- rollbacks, and remembers the transactions that are open. Internal: see pull.
 CREATE FUNCTION outbox.take(
     reader int, worker bigint, turns int[], ends bigint[], max_messages int, lease_size int, leased boolean
 ) RETURNS TABLE (
@@ -22,16 +22,21 @@ BEGIN
             ORDER BY p."offset" DESC LIMIT 1
         ) AS p
     ), found AS (
-        SELECT t.nth, false AS fresh, m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
+        SELECT t.nth, false AS fresh, m.*
         FROM turn t
         CROSS JOIN LATERAL unnest(t.open, t.floor) AS o (xid, floor)
-        JOIN outbox.message m ON m.xid = o.xid AND m.partition_id + 0 = t.partition_id  -- + 0: by xid and no other way
-                             AND m."offset" + 0 > o.floor AND m."offset" + 0 <= t."offset"
+        CROSS JOIN LATERAL (  -- OFFSET 0: a join would let the planner read the whole log instead
+            SELECT m.xid, m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
+            FROM outbox.message m
+            WHERE m.xid = o.xid AND m.partition_id + 0 = t.partition_id
+              AND m."offset" > o.floor AND m."offset" + 0 <= t."offset"
+            ORDER BY m."offset" LIMIT max_messages OFFSET 0
+        ) AS m
         UNION ALL
         SELECT t.nth, true, m.*
         FROM turn t
         CROSS JOIN LATERAL (
-            SELECT m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
+            SELECT m.xid, m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
             FROM outbox.message m
             WHERE m.partition_id = t.partition_id AND m."offset" > t."offset"
             ORDER BY m."offset" LIMIT max_messages
@@ -45,15 +50,18 @@ BEGIN
     ), cut AS (  -- where the limit fell: turns before it have been read to the end, turns after it not at all
         SELECT CASE WHEN count(*) = max_messages THEN max(nth) ELSE cardinality(turns) + 1 END AS nth FROM taken
     ), progress AS MATERIALIZED (
-        SELECT t.*, took.last_late, took.last_fresh,
+        SELECT t.*, took.last_fresh,
                CASE WHEN t.nth < cut.nth THEN greatest(t."offset", t.ended, took.last_fresh)
                     ELSE coalesce(took.last_fresh, t."offset") END AS reached
         FROM turn t
         JOIN cut ON t.nth <= cut.nth
-        LEFT JOIN (
-            SELECT nth, max("offset") FILTER (WHERE NOT fresh) AS last_late, max("offset") FILTER (WHERE fresh) AS last_fresh
-            FROM taken GROUP BY nth
-        ) AS took ON took.nth = t.nth
+        LEFT JOIN (SELECT nth, max("offset") AS last_fresh FROM taken WHERE fresh GROUP BY nth) AS took ON took.nth = t.nth
+    ), known AS MATERIALIZED (  -- the open transactions of each cursor; no row that was taken is above its floor
+        SELECT t.nth, o.xid, greatest(o.floor, caught.last) AS floor
+        FROM turn t
+        CROSS JOIN LATERAL unnest(t.open, t.floor) AS o (xid, floor)
+        LEFT JOIN (SELECT nth, xid, max("offset") AS last FROM taken WHERE NOT fresh GROUP BY nth, xid) AS caught
+               ON caught.nth = t.nth AND caught.xid = o.xid
     ), running AS MATERIALIZED (  -- draws our xid, after the snapshot
         SELECT outbox.open_xids(pg_current_snapshot()) AS xids
         WHERE EXISTS (SELECT FROM progress WHERE reached > "offset")
@@ -62,26 +70,25 @@ BEGIN
         SELECT reader, p.partition_id, p.reached, o.open, o.floor
         FROM progress p
         CROSS JOIN running
-        CROSS JOIN LATERAL (  -- each open transaction keeps its floor; a new one can't have written below this cursor
+        CROSS JOIN LATERAL (  -- one that is first seen open now can't have written below this cursor
             SELECT coalesce(array_agg(r.xid), '{}') AS open,
                    coalesce(array_agg(coalesce(known.floor, p."offset")), '{}') AS floor
             FROM unnest(running.xids) AS r (xid)
-            LEFT JOIN unnest(p.open, p.floor) AS known (xid, floor) ON known.xid = r.xid
+            LEFT JOIN known ON known.nth = p.nth AND known.xid = r.xid
         ) AS o
         WHERE p.reached > p."offset"
     ), left_behind AS (
         DELETE FROM outbox.position old USING progress p  -- by ctid: a join on the key may become a scan of the dead
         WHERE old.ctid = p.ctid AND p.reached > p."offset"
-    ), looked_after AS (  -- a cursor that stands forgets the transactions that ended, unless some of their rows wait
+    ), looked_after AS (  -- a cursor that stands forgets the transactions that ended, unless some of their rows may wait
         UPDATE outbox.position same SET open = o.open, floor = o.floor
         FROM progress p
         JOIN cut ON true
         CROSS JOIN LATERAL (
-            SELECT coalesce(array_agg(o.xid), '{}') AS open,
-                   coalesce(array_agg(CASE WHEN ended THEN greatest(o.floor, p.last_late) ELSE o.floor END), '{}') AS floor
-            FROM unnest(p.open, p.floor) AS o (xid, floor)
-            CROSS JOIN LATERAL (SELECT pg_visible_in_snapshot(o.xid, pg_current_snapshot()) AS ended) AS state
-            WHERE NOT ended OR p.nth = cut.nth AND p.last_fresh IS NULL
+            SELECT coalesce(array_agg(known.xid), '{}') AS open, coalesce(array_agg(known.floor), '{}') AS floor
+            FROM known
+            WHERE known.nth = p.nth
+              AND (NOT pg_visible_in_snapshot(known.xid, pg_current_snapshot()) OR p.nth = cut.nth AND p.last_fresh IS NULL)
         ) AS o
         WHERE same.ctid = p.ctid AND p.reached = p."offset" AND (o.open, o.floor) <> (p.open, p.floor)
     ), batch AS MATERIALIZED (

@@ -11,16 +11,22 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH due AS MATERIALIZED (
-        SELECT r.ctid, r.partition_id, r."offset", r.due_at, r.suspect
+    WITH suspect AS MATERIALIZED (
+        SELECT r.ctid, r.partition_id, r."offset", r.due_at
         FROM outbox.redelivery r
-        WHERE r.subscription_id = reader AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
+        WHERE r.subscription_id = reader AND r.suspect AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
+        ORDER BY r.due_at, r.partition_id, r."offset" LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ), innocent AS MATERIALIZED (
+        SELECT r.ctid, r.partition_id, r."offset", r.due_at
+        FROM outbox.redelivery r
+        WHERE r.subscription_id = reader AND NOT r.suspect AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages
         FOR UPDATE SKIP LOCKED
     ), picked AS MATERIALIZED (
-        SELECT nextval('outbox.lease_id_seq') AS lease_id, d.*
-        FROM (SELECT *, row_number() OVER (PARTITION BY suspect ORDER BY due_at, partition_id, "offset") AS nth FROM due) AS d
-        WHERE NOT d.suspect OR d.nth = 1
+        SELECT nextval('outbox.lease_id_seq') AS lease_id, d.ctid
+        FROM (SELECT * FROM suspect UNION ALL SELECT * FROM innocent
+              ORDER BY due_at, partition_id, "offset" LIMIT max_messages) AS d
     ), claimed AS (
         UPDATE outbox.redelivery r SET lease_id = p.lease_id
         FROM picked p

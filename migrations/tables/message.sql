@@ -26,5 +26,6 @@ END $$;
 -- fresh messages: partition_id = ? AND "offset" > ? ORDER BY "offset"
 CREATE INDEX message_fresh ON outbox.message (partition_id, "offset");
 
--- late messages: xid = ?
-CREATE INDEX message_late ON outbox.message (xid);
+-- late messages: xid = ? AND partition_id + 0 = ? AND "offset" > ? ORDER BY "offset"
+-- The + 0 keeps the planner from reading them by message_fresh, where they lie among all that came since.
+CREATE INDEX message_late ON outbox.message (xid, (partition_id + 0), "offset");

@@ -25,6 +25,6 @@ COMMENT ON COLUMN outbox.redelivery.attempt IS 'The number of the next try, or o
 COMMENT ON COLUMN outbox.redelivery.suspect IS
     'A worker died while it held this message: it is handed out with no other suspect, to find the guilty one.';
 
--- what is due: subscription_id = ? AND due_at <= ? ORDER BY due_at, partition_id, "offset"
-CREATE INDEX redelivery_due ON outbox.redelivery (subscription_id, due_at, partition_id, "offset")
+-- what is due: subscription_id = ? AND suspect = ? AND due_at <= ? ORDER BY due_at, partition_id, "offset"
+CREATE INDEX redelivery_due ON outbox.redelivery (subscription_id, suspect, due_at, partition_id, "offset")
     WHERE lease_id IS NULL;

@@ -4,7 +4,7 @@ CREATE TABLE outbox.retention (
     name text PRIMARY KEY,
     first_slot smallint NOT NULL CHECK (first_slot >= 0),
     slots smallint NOT NULL CHECK (slots >= 2),
-    slot_width interval NOT NULL CHECK (slot_width > interval '0')
+    slot_width interval NOT NULL CHECK (slot_width >= interval '1 second')
 );
 
 INSERT INTO outbox.retention (name, first_slot, slots, slot_width)

@@ -5,7 +5,7 @@ CREATE TABLE outbox.subscription (
         CHECK (name ~ '^[A-Za-z0-9_.-]+$' AND length(name) <= 255),
     guarantee text NOT NULL
         CHECK (guarantee IN ('at-most-once', 'at-least-once', 'exactly-once')),
-    max_attempts smallint NOT NULL CHECK (max_attempts >= 1),
+    max_attempts smallint NOT NULL CHECK (max_attempts BETWEEN 1 AND 32766),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 

@@ -5,11 +5,13 @@ CREATE TABLE outbox.worker (
     subscriptions text[] NOT NULL,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     alive_until timestamptz NOT NULL,
-    retired_at timestamptz
+    retired_at timestamptz,
+    retired_xid xid8
 ) WITH (
     fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100,
     autovacuum_vacuum_cost_delay = 0
 );
 
 COMMENT ON COLUMN outbox.worker.retired_at IS
-    'Found dead at this time. The row stays for a minute, so that a pull that was under way cannot hide a lease.';
+    'Ended, or found dead, at this time. The row stays until no transaction is open that was open then, and a minute at
+least, so that a pull that was under way can''t hide a lease: recover looks again.';

@@ -10,10 +10,10 @@ retention topic partition message subscription binding cursor position lease red
 """
 
 FUNCTIONS = """
-schema_version wake_lock turn_lock partition_number topic_matches require_own_transaction open_xids place
+schema_version wake_lock turn_lock partition_number topic_matches require_own_transaction log_end open_xids place
 create_partition adopt declare_topic subscribe bind seek wake route publish publish_many
 redelivery_of messages news take take_due pull add_error fail raise_lease_lost settle hand_back release
-register heartbeat retire recover redrive
+register heartbeat mark_retired retire recover redrive
 """
 
 VIEWS = "lag in_flight"

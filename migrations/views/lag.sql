@@ -13,4 +13,4 @@ CROSS JOIN LATERAL (
     WHERE q.subscription_id = c.subscription_id AND q.partition_id = c.partition_id
     ORDER BY q."offset" DESC LIMIT 1
 ) AS at
-CROSS JOIN LATERAL (SELECT coalesce(pg_sequence_last_value(p.sequence), 0) AS ended) AS log;
+CROSS JOIN LATERAL (SELECT outbox.log_end(p.sequence) AS ended OFFSET 0) AS log;

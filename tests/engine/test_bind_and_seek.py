@@ -1,9 +1,11 @@
 """Where cursors are placed: at the beginning, at the end, elsewhere; and which topics a pattern takes in."""
 
+import threading
+
 import psycopg
 import pytest
 
-from tests.shop_floor import Database, drain, publish, pull, register, settle, subscribe, value
+from tests.shop_floor import Database, drain, publish, pull, register, settle, subscribe, value, wait_for
 
 # RabbitMQ's table of topic patterns, and some of our own.
 MATCHES = [
@@ -149,3 +151,73 @@ def test_settled_messages_stay_settled_while_a_cursor_seeks(db) -> None:
     db.execute("SELECT outbox.seek('s', 1, NULL)")
     settle(db, worker, pulled)
     assert drain(db, "s", worker) == []
+
+
+def test_a_transaction_that_commits_while_a_seek_is_under_way_is_delivered_whole(database: Database, db) -> None:
+    """What was open and what is visible must be told by one snapshot."""
+    publish(db, "t", "a")
+    subscribe(db, "s", "t")
+    publisher, blocker, seeker = database.connect(), database.connect(), database.connect(autocommit=True)
+    publish(publisher, "t", "one")
+    publish(db, "t", "b")
+    blocker.execute("SELECT FROM outbox.position FOR UPDATE")
+    seeking = threading.Thread(target=seeker.execute, args=("SELECT outbox.seek('s', 1, NULL)",))
+    seeking.start()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%outbox.seek%%'"
+    wait_for(lambda: value(db, waiting), "the seek waiting")
+    publish(publisher, "t", "two")
+    publisher.commit()
+    blocker.commit()
+    seeking.join()
+    assert sorted(drain(db, "s", register(db))) == ["one", "two"]
+
+
+def test_a_transaction_that_commits_while_a_bind_is_under_way_is_delivered_whole(database: Database, db) -> None:
+    publish(db, "t", "a")
+    db.execute("SELECT outbox.subscribe('s')")
+    publisher, blocker, binder = database.connect(), database.connect(), database.connect(autocommit=True)
+    publish(publisher, "t", "one")
+    publish(db, "t", "b")
+    blocker.execute("INSERT INTO outbox.binding SELECT id, 't' FROM outbox.subscription")
+    binding = threading.Thread(target=binder.execute, args=("SELECT outbox.bind('s', 't', 'next')",))
+    binding.start()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%outbox.bind%%'"
+    wait_for(lambda: value(db, waiting), "the bind waiting")
+    publish(publisher, "t", "two")
+    publisher.commit()
+    blocker.rollback()
+    binding.join()
+    assert sorted(drain(db, "s", register(db))) == ["one", "two"]
+
+
+def test_seek_does_not_forget_late_messages_that_wait_to_be_pulled(database: Database, db) -> None:
+    publish(db, "t", *"abc")
+    subscribe(db, "s", "t")
+    worker = register(db)
+    slow = database.connect()
+    publish(slow, "t", "late")
+    publish(db, "t", *"defg")
+    drain(db, "s", worker)
+    slow.commit()
+    db.execute("SELECT outbox.seek('s', 1, 6)")
+    assert drain(db, "s", worker) == ["late", "f", "g"]
+
+
+def test_a_late_message_of_a_restored_database_comes_once_though_its_xid_lies_in_the_future(
+    database: Database, db
+) -> None:
+    """The cluster it came from was further on; here its xid has not been drawn yet."""
+    publish(db, "t", "a")
+    subscribe(db, "s", "t")
+    worker = register(db)
+    slow = database.connect()
+    publish(slow, "t", "late")
+    publish(db, "t", "b")
+    assert drain(db, "s", worker) == ["a", "b"]
+    slow.commit()
+    future = "(xid::text::bigint + 1000000000000)::text::xid8"
+    db.execute(f"UPDATE outbox.message SET xid = {future}")
+    db.execute(f"UPDATE outbox.position SET open = ARRAY(SELECT {future} FROM unnest(open) AS o (xid))")
+    assert drain(db, "s", worker) == ["late"]
+    publish(db, "t", "c")
+    assert drain(db, "s", worker) == ["c"]

@@ -60,3 +60,44 @@ def test_no_step_of_a_message_touches_more_pages_after_thousands_of_dead_rows(da
         assert value(db, f"SELECT pg_relation_size('outbox.{table}') / 8192") > 5, "no dead rows: this tests nothing"
     grown = {step: (before[step], after[step]) for step in before if after[step] > before[step] + 12}
     assert not grown, f"pages touched, before and after: {grown}"
+
+
+def test_a_pull_reads_what_it_takes_and_not_the_log_whatever_the_statistics_say(database: Database, db) -> None:
+    """Few distinct xids, or statistics of an empty table, once made the planner read the whole log at every pull."""
+    publish(db, "t", "first")
+    subscribe(db, "s", "t")
+    worker = register(db)
+    db.execute("ANALYZE outbox.message")
+    settle(db, worker, pull(db, "s", worker))  # plans made while there is next to nothing
+    for _ in range(5):
+        value(db, "SELECT outbox.publish_many('t', array_agg(to_json(n))) FROM generate_series(1, 4000) n")
+    db.execute("SELECT outbox.seek('s', 1, NULL)")
+    early = [life(db, worker) for _ in range(2)][-1]
+    db.execute("ANALYZE outbox.message")
+    analysed = [life(db, worker) for _ in range(2)][-1]
+    newcomer = database.connect(autocommit=True)
+    fresh_plans = [life(newcomer, worker) for _ in range(2)][-1]
+    for cost in (early, analysed, fresh_plans):
+        assert max(cost["pull"], cost["pull nothing"], cost["fail"]) < 150, cost
+
+
+def test_late_messages_are_found_by_their_transaction_and_not_among_all_that_came_since(database: Database, db) -> None:
+    publish(db, "t", "first")
+    subscribe(db, "s", "t")
+    worker = register(db)
+    slow = database.connect()
+    publish(slow, "t", "late")
+    value(db, "SELECT outbox.publish_many('t', array_agg(to_json(n))) FROM generate_series(1, 20000) n")
+    while pulled := pull(db, "s", worker, 10_000):
+        settle(db, worker, pulled)
+    slow.commit()
+    db.execute("ANALYZE outbox.message")
+    pages(db, "outbox.pull('s', %s)", register(db))  # plans
+    assert value(db, "SELECT count(*) FROM outbox.in_flight") == 1
+    huge = database.connect()
+    value(huge, "SELECT outbox.publish_many('t', array_agg(to_json(n))) FROM generate_series(1, 20000) n")
+    publish(db, "t", "after")
+    settle(db, worker, pull(db, "s", worker))
+    huge.commit()
+    pull(db, "s", worker, 10)
+    assert pages(db, "outbox.pull('s', %s, 10)", worker) < 150, "each pull of a huge late transaction read all of it"

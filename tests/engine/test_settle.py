@@ -131,7 +131,7 @@ def test_the_history_is_bounded_and_keeps_the_first_error(db) -> None:
 def test_a_failure_of_a_message_that_is_not_in_the_lease_is_refused(db, worker) -> None:
     message = pull(db, "s", worker, 1)[0]
     failure = [{"lease": message.lease, "offset": 99, "delay": 0}]
-    with pytest.raises(psycopg.Error, match="only 0 could be kept"):
+    with pytest.raises(psycopg.Error, match="only 0 are of messages that are being settled"):
         db.execute("SELECT outbox.settle(%s, %s, NULL, %s::jsonb)", (worker, [message.lease], json.dumps(failure)))
     assert left(db)["lease"] == 1
 
@@ -231,7 +231,8 @@ def test_the_message_that_kills_its_workers_is_found_and_its_neighbours_are_not_
 def test_a_dead_worker_is_forgotten_after_a_while(db, worker) -> None:
     db.execute("SELECT outbox.recover(%s)", (worker,))
     assert value(db, "SELECT count(*) FROM outbox.worker") == 1
-    db.execute("UPDATE outbox.worker SET retired_at = retired_at - interval '2 minutes'")
+    later = "UPDATE outbox.worker SET retired_at = retired_at - interval '2 minutes', alive_until = now()"
+    db.execute(later)
     db.execute("SELECT outbox.recover()")
     assert value(db, "SELECT count(*) FROM outbox.worker") == 0
 
@@ -249,3 +250,93 @@ def test_old_redeliveries_are_looked_for_only_when_asked(db, worker) -> None:
         fail(db, worker, message, delay=-3600) if message.payload == "a" else settle(db, worker, [message])
     assert pull(db, "s", worker, overdue=False) == []
     assert len(pull(db, "s", worker)) == 1
+
+
+def test_one_message_in_two_leases_after_a_seek_back_can_be_recovered_failed_and_released(db, worker) -> None:
+    one = pull(db, "s", worker)
+    db.execute("SELECT outbox.seek('s', 1, 0)")
+    two = pull(db, "s", worker)
+    leases = [one[0].lease, two[0].lease]
+    failures = json.dumps([{"lease": lease, "offset": 1, "delay": 0} for lease in leases])
+    db.execute(
+        'SELECT outbox.settle(%s, %s, \'{"{[1,1]}","{[1,1]}"}\'::int8multirange[], %s::jsonb)',
+        (worker, leases, failures),
+    )
+    db.execute("SELECT outbox.release(%s, %s)", (worker, leases))
+    again = pull(db, "s", worker, 1000)
+    assert sorted(payloads(again)) == list("abcdef")
+    db.execute("SELECT outbox.seek('s', 1, 0)")
+    pull(db, "s", worker)
+    assert value(db, "SELECT outbox.recover(%s)", worker) == 6
+    assert left(db)["lease"] == 0
+    assert sorted(set(drain(db, "s", register(db)))) == list("abcdef")
+
+
+def test_a_redelivery_in_other_hands_is_not_taken_away_by_a_failure_of_its_double(db, worker) -> None:
+    for message in pull(db, "s", worker, lease_size=1):
+        fail(db, worker, message) if message.payload == "a" else settle(db, worker, [message])
+    (held,) = pull(db, "s", worker)
+    db.execute("SELECT outbox.seek('s', 1, 0)")
+    double = pull(db, "s", worker, 1)[0]
+    assert double.payload == held.payload == "a"
+    fail(db, worker, double)
+    fail(db, worker, held)
+    assert left(db) == {"lease": 0, "redelivery": 1, "dead_letter": 0}
+
+
+def test_a_pull_that_commits_after_its_worker_was_retired_hides_no_lease(database: Database, db, worker) -> None:
+    pulling = database.connect()
+    assert len(pull(pulling, "s", worker)) == 6
+    assert value(db, "SELECT outbox.retire(%s)", worker) == 0
+    later = "UPDATE outbox.worker SET retired_at = retired_at - interval '2 minutes', alive_until = now()"
+    db.execute(later)
+    assert value(db, "SELECT outbox.recover()") == 0
+    pulling.commit()
+    db.execute(later)
+    assert value(db, "SELECT outbox.recover()") == 6
+    assert sorted(drain(db, "s", register(db))) == list("abcdef")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "state"),
+    [
+        ("NULL", "OB001"),
+        ("'{1,1}'", "OB001"),
+        ("'{1,1}', '{\"{[1,1]}\",\"{[2,2]}\"}'", "OB001"),
+        ("'{1}', '{\"{[1,1]}\",\"{[2,2]}\"}'", "OB007"),
+        ("'{NULL}'", "OB001"),
+        ("""'{1}', '{"{[1,1]}"}', '[{"lease": 1, "offset": 3, "delay": 0}]'""", "OB007"),
+        ("""'{1}', NULL, '[{"lease": 1, "offset": 3, "delay": 0}, {"lease": 1, "offset": 3}]'""", "OB007"),
+        ("""'{1}', NULL, '[{"lease": 2, "offset": 3, "delay": 0}]'""", "OB007"),
+    ],
+)
+def test_a_settlement_that_contradicts_itself_is_refused_whole(db, worker, arguments: str, state: str) -> None:
+    assert {message.lease for message in pull(db, "s", worker)} == {1}
+    with pytest.raises(psycopg.Error) as caught:
+        db.execute(f"SELECT outbox.settle(%s, {arguments})", (worker,))
+    assert caught.value.sqlstate == state
+    assert left(db) == {"lease": 1, "redelivery": 0, "dead_letter": 0}
+
+
+@pytest.mark.parametrize("arguments", ["'s', NULL, '{1}'", "'s', '{1}'", "'nobody'"])
+def test_a_redrive_that_makes_no_sense_is_refused(db, worker, arguments: str) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        db.execute(f"SELECT outbox.redrive({arguments})")
+    assert caught.value.sqlstate in ("OB004", "OB007")
+
+
+def test_a_role_that_may_not_see_a_sequence_gets_an_error_and_not_silence(database: Database, db, worker) -> None:
+    db.execute("DROP ROLE IF EXISTS outbox_test_reader")
+    db.execute("CREATE ROLE outbox_test_reader")
+    db.execute("GRANT USAGE ON SCHEMA outbox TO outbox_test_reader")
+    db.execute("GRANT ALL ON ALL TABLES IN SCHEMA outbox TO outbox_test_reader")
+    db.execute("SELECT outbox.declare_topic('later')")
+    subscribe(db, "s", "later")
+    try:
+        db.execute("SET ROLE outbox_test_reader")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for sequence"):
+            pull(db, "s", worker)
+    finally:
+        db.execute("RESET ROLE")
+        db.execute("DROP OWNED BY outbox_test_reader")
+        db.execute("DROP ROLE outbox_test_reader")

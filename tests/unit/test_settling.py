@@ -72,7 +72,9 @@ def test_each_message_is_settled_once_in_any_order(events, data) -> None:
         while settlement := ledger.next(parts):
             for place, lease in enumerate(settlement.leases):
                 text = settlement.offsets[place] if settlement.offsets else None
-                offsets = held[lease] if text is None else {int(r.split(",")[0]) for r in text.strip("{}[]").split("],[")}
+                offsets = (
+                    held[lease] if text is None else {int(r.split(",")[0]) for r in text.strip("{}[]").split("],[")}
+                )
                 assert offsets <= held[lease]
                 held[lease] = held[lease] - offsets
                 settled.extend((lease, offset) for offset in offsets)
