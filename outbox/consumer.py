@@ -168,7 +168,7 @@ class Consumer:
             self._unsure = 2
             await self._database.wait_until_back(error)
             return []
-        if overdue and not any(message.attempt > 1 for message in messages):
+        if overdue and not any(message.redelivered for message in messages):
             self._last_overdue = time.monotonic()
         return messages if worker == self.worker else []
 

@@ -59,12 +59,16 @@ class Message:
         "priority",
         "published_at",
         "raw",
+        "redelivered",
         "topic",
     )
 
     lease_id: int | None
     #: The number of this try: 1 for the first.
     attempt: int
+    #: Was it handed out before: tried, released, or in the hands of a worker that died? False is no promise of a first
+    #: time after a replay.
+    redelivered: bool
     topic: str
     #: The partition's number in its topic: 0 to partitions - 1.
     partition: int
@@ -82,6 +86,7 @@ class Message:
         self,
         lease_id: int | None,
         attempt: int,
+        redelivered: bool,
         topic: str,
         partition: int,
         priority: int,
@@ -95,6 +100,7 @@ class Message:
     ) -> None:
         self.lease_id = lease_id
         self.attempt = attempt
+        self.redelivered = redelivered
         self.topic = topic
         self.partition = partition
         self.priority = priority

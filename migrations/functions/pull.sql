@@ -6,7 +6,7 @@ CREATE FUNCTION outbox.pull(
     subscription text, worker bigint, max_messages int DEFAULT 100, lease_size int DEFAULT NULL,
     overdue boolean DEFAULT true
 ) RETURNS TABLE (
-    lease_id bigint, attempt smallint, topic text, partition smallint, priority smallint, partition_id int,
+    lease_id bigint, attempt smallint, redelivered boolean, topic text, partition smallint, priority smallint, partition_id int,
     "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
 )
 LANGUAGE plpgsql
@@ -53,7 +53,7 @@ BEGIN
         WHERE r.subscription_id = reader.id AND NOT r.suspect
           AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
         LIMIT share) AS limited)
-        + (EXISTS (
+        + (NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect) AND EXISTS (
             SELECT FROM outbox.redelivery r
             WHERE r.subscription_id = reader.id AND r.suspect
               AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now))::int);

@@ -5,7 +5,7 @@
 CREATE FUNCTION outbox.take(
     reader int, worker bigint, turns int[], ends bigint[], max_messages int, lease_size int, leased boolean
 ) RETURNS TABLE (
-    lease_id bigint, attempt smallint, topic text, partition smallint, priority smallint, partition_id int,
+    lease_id bigint, attempt smallint, redelivered boolean, topic text, partition smallint, priority smallint, partition_id int,
     "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
 )
 LANGUAGE plpgsql
@@ -107,7 +107,7 @@ BEGIN
                           WHERE t.partition_id = b.partition_id AND t.piece = b.piece) END
         FROM batch b WHERE leased
     )
-    SELECT b.lease_id, 1::smallint, b.topic, b.number, b.priority, t.partition_id,
+    SELECT b.lease_id, 1::smallint, false, b.topic, b.number, b.priority, t.partition_id,
            t."offset", t.published_at, t.key, t.headers, t.payload, t.body
     FROM taken t
     JOIN batch b ON b.partition_id = t.partition_id AND b.piece = t.piece

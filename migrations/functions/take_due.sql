@@ -1,9 +1,10 @@
 -- Claims redeliveries that are due, a lease each; those that another worker is claiming are skipped. Of the suspects, which
--- a worker held when it died, at most one: so the guilty one is found and not its neighbours. Internal: see pull.
+-- a worker held when it died, a worker has one at a time: so the guilty one is found and not its neighbours. Internal: see
+-- pull.
 CREATE FUNCTION outbox.take_due(
     reader int, worker bigint, max_messages int, now timestamptz, due_after timestamptz
 ) RETURNS TABLE (
-    lease_id bigint, attempt smallint, topic text, partition smallint, priority smallint, partition_id int,
+    lease_id bigint, attempt smallint, redelivered boolean, topic text, partition smallint, priority smallint, partition_id int,
     "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
 )
 LANGUAGE plpgsql
@@ -15,6 +16,7 @@ BEGIN
         SELECT r.ctid, r.partition_id, r."offset", r.due_at
         FROM outbox.redelivery r
         WHERE r.subscription_id = reader AND r.suspect AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
+          AND NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect)
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT 1
         FOR UPDATE SKIP LOCKED
     ), innocent AS MATERIALIZED (
@@ -33,13 +35,13 @@ BEGIN
         WHERE r.ctid = p.ctid
         RETURNING r.*
     ), lease AS (
-        INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
+        INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, suspect, offsets)
         OVERRIDING SYSTEM VALUE
-        SELECT c.lease_id, reader, c.partition_id, worker, c.attempt, true,
+        SELECT c.lease_id, reader, c.partition_id, worker, c.attempt, true, c.suspect,
                int8multirange(int8range(c."offset", c."offset", '[]'))
         FROM claimed c
     )
-    SELECT c.lease_id, c.attempt, topic.name, part.number, part.priority, c.partition_id,
+    SELECT c.lease_id, c.attempt, true, topic.name, part.number, part.priority, c.partition_id,
            c."offset", c.published_at, c.key, c.headers, c.payload, c.body
     FROM claimed c
     JOIN outbox.partition part ON part.id = c.partition_id

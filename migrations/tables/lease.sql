@@ -6,6 +6,7 @@ CREATE TABLE outbox.lease (
     worker_id bigint NOT NULL,
     attempt smallint NOT NULL,
     redelivered boolean NOT NULL,
+    suspect boolean NOT NULL DEFAULT false,
     offsets int8multirange NOT NULL,
     leased_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (
@@ -15,3 +16,9 @@ CREATE TABLE outbox.lease (
 
 COMMENT ON COLUMN outbox.lease.redelivered IS
     'The message has a row in outbox.redelivery, which holds its content; otherwise the log does.';
+
+COMMENT ON COLUMN outbox.lease.suspect IS
+    'A worker died while it held this message before. A worker has only one such lease at a time.';
+
+-- does this worker hold a suspect?
+CREATE INDEX lease_suspect ON outbox.lease (worker_id) WHERE suspect;

@@ -32,7 +32,7 @@ def test_publish_prints_the_id_and_stores_the_message(one_database: Database) ->
         (["t", "no json"], "the payload is not JSON", 2),
         (["t", "1", "-H", "a"], "'a' is not a header: name=value", 2),
         (["a b", "1"], "is not a topic name", 1),
-        (["t", "1", "--priority", "10"], "is not in the range", 2),
+        (["t", "1", "--priority", "10"], "--priority", 2),
     ],
 )
 def test_a_publish_that_is_refused_says_why(one_database: Database, arguments, says: str, code: int) -> None:

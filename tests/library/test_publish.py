@@ -216,7 +216,7 @@ def test_a_declared_topic_has_its_partitions_and_priorities(one_database: Databa
 def test_a_database_without_the_schema_is_refused_with_the_command_that_mends_it(empty_database: Database) -> None:
     with (
         empty_database.connect() as connection,
-        pytest.raises(SchemaOutdated, match="is missing.*run `outbox migrate`"),
+        pytest.raises(SchemaOutdated, match=r"is missing.*run `outbox migrate`"),
     ):
         Outbox().publish(connection, "t", 1)
 

@@ -210,7 +210,8 @@ def handle(message):
 
 
 def test_a_second_signal_ends_the_waiting(shop: Database, tmp_path: Path) -> None:
-    app = f"{PREAMBLE}\n@app.subscribe('s', 't')\nasync def handle(message):\n    note('b')\n    await asyncio.sleep(3600)\n"
+    handler = "async def handle(message):\n    note('began')\n    await asyncio.sleep(3600)\n"
+    app = f"{PREAMBLE}\n@app.subscribe('s', 't')\n{handler}"
     publish(shop, "t", "a")
     with worker(shop.url, tmp_path, app) as process:
         wait_for(lambda: seen(shop), "the handler at work")
