@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from outbox import handling, operations
@@ -65,6 +66,8 @@ class Consumer:
         self._finishing = False
         #: Leases in a settlement that is under way.
         self._settling: set[int] = set()
+        #: Leases of redeliveries: a suspect is handed out only when the one before it is settled.
+        self._redelivered: set[int] = set()
         #: How often to look for leases that a broken pull left behind.
         self._unsure = 0
         self._last_message = self._last_overdue = -1e9
@@ -139,6 +142,7 @@ class Consumer:
         self.worker = worker
         self._waiting.clear()
         self._ledger.clear()
+        self._redelivered.clear()
         self.lost.clear()
         self._room.set()
 
@@ -190,6 +194,8 @@ class Consumer:
         for message in messages:
             if message.lease_id is not None:
                 self._ledger.open(message.lease_id, message.offset)
+                if message.redelivered:
+                    self._redelivered.add(message.lease_id)
         self._last_message = time.monotonic()
         self._waiting.extend(messages)
         self._dispatch()
@@ -244,6 +250,7 @@ class Consumer:
         elif error is None or isinstance(error, LeaseLost):
             if lease is not None:
                 self._ledger.drop(lease)
+                self._forget({lease})
             if error:
                 self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, None)
         elif lease is None:
@@ -295,6 +302,13 @@ class Consumer:
                 await self._settle(one)
         finally:
             self._settling.difference_update(settlement.leases)
+            self._forget(settlement.leases)
+
+    def _forget(self, leases: Iterable[int]) -> None:
+        """They are settled. If one was a redelivery, others may have waited for it: look at once."""
+        if not self._redelivered.isdisjoint(leases):
+            self._redelivered.difference_update(leases)
+            self.rung.set()
 
 
 def _one_by_one(settlement: Settlement) -> list[Settlement]:

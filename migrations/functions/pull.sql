@@ -55,8 +55,7 @@ BEGIN
         LIMIT share) AS limited)
         + (NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect) AND EXISTS (
             SELECT FROM outbox.redelivery r
-            WHERE r.subscription_id = reader.id AND r.suspect
-              AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now))::int);
+            WHERE r.subscription_id = reader.id AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now))::int);
     wanted := wanted - due;
     SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n.ended - n."offset")
     INTO candidates, ends, expected

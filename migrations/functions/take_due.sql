@@ -15,7 +15,7 @@ BEGIN
     WITH suspect AS MATERIALIZED (
         SELECT r.ctid, r.partition_id, r."offset", r.due_at
         FROM outbox.redelivery r
-        WHERE r.subscription_id = reader AND r.suspect AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
+        WHERE r.subscription_id = reader AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now
           AND NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect)
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT 1
         FOR UPDATE SKIP LOCKED
