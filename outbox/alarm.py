@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import Any, Protocol
@@ -19,6 +20,9 @@ from outbox import database, operations
 from outbox.logs import log
 
 CHANNEL = "outbox"
+
+#: Seconds for which the topics of a consumer are remembered.
+_TOPICS_LAST = 5.0
 
 
 class Sleeper(Protocol):
@@ -40,6 +44,8 @@ class Alarm:
         self._held: Counter[int] = Counter()
         #: consumer → topic → its wake lock; only of those that doze.
         self._dozing: dict[Sleeper, dict[int, int]] = {}
+        #: consumer → when it was asked, and what it reads.
+        self._topics: dict[Sleeper, tuple[float, dict[int, int]]] = {}
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
@@ -67,7 +73,7 @@ class Alarm:
         async with self._turn:
             with suppress(*database.AWAY):
                 connection = await self._lock_connection()
-                topics = await connections.run_async(operations.topics_of(sleeper.name), connection)
+                topics = await self._topics_of(sleeper, connection)
                 new = [lock for lock in set(topics.values()) if not self._held[lock]]
                 await connection.execute("SELECT pg_advisory_lock_shared(k) FROM unnest(%s::bigint[]) k", (new,))
                 self._held.update(set(topics.values()))
@@ -90,9 +96,19 @@ class Alarm:
         if self._locks is not None:
             await self._locks.close()
 
+    async def _topics_of(self, sleeper: Sleeper, connection: psycopg.AsyncConnection[Any]) -> dict[int, int]:
+        """What it read a moment ago, it still reads; a new topic rings everybody, known or not."""
+        known = self._topics.get(sleeper)
+        if known is None or time.monotonic() - known[0] > _TOPICS_LAST:
+            known = (time.monotonic(), await connections.run_async(operations.topics_of(sleeper.name), connection))
+            self._topics[sleeper] = known
+        return known[1]
+
     def _ring(self, topic: str) -> None:
-        """A topic that nobody here knows may be new, so everybody looks."""
+        """A topic that nobody here knows may be new, so everybody looks, and asks again what it reads."""
         known = topic.isdecimal() and any(int(topic) in topics for topics in self._dozing.values())
+        if not known:
+            self._topics.clear()
         for sleeper, topics in self._dozing.items():
             if not known or int(topic) in topics:
                 sleeper.rung.set()

@@ -23,15 +23,16 @@ from outbox import Outbox, Retries
 
 app = Outbox()
 
-@app.subscribe("exact", "orders", guarantee="exactly-once", concurrency=4,
-               retries=Retries(first=timedelta(milliseconds=50), longest=timedelta(milliseconds=200), max_attempts=1000))
+SOON = Retries(first=timedelta(milliseconds=50), longest=timedelta(milliseconds=200), max_attempts=1000)
+
+@app.subscribe("exact", "orders", guarantee="exactly-once", concurrency=4, retries=SOON)
 def book(message, connection: psycopg.Connection):
     connection.execute("INSERT INTO booked VALUES (%s)", (message.payload,))
     time.sleep(random.random() * 0.004)
     if random.random() < 0.05:
         raise ConnectionError("now and then")
 
-@app.subscribe("least", "orders", retries=Retries(first=timedelta(milliseconds=50), max_attempts=1000))
+@app.subscribe("least", "orders", retries=SOON)
 async def mail(message, connection: psycopg.AsyncConnection):
     await connection.execute("INSERT INTO mailed VALUES (%s)", (message.payload,))
 """

@@ -1,0 +1,1 @@
+"""First measurements: what outbox costs beside hand-written SQL that does the same, in one run."""
