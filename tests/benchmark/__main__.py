@@ -2,8 +2,8 @@
 
     python -m tests.benchmark [--rounds N] [--database-url URL]
 
-The database of the URL is emptied of outbox's schema. Each line is a ratio to hand-written SQL of the same run: read the
-ratios, since the numbers are those of the machine.
+The database of the URL is emptied of outbox's schema. Each line is a ratio to hand-written SQL of the same run:
+read the ratios, since the numbers are those of the machine.
 """
 
 from __future__ import annotations
@@ -253,9 +253,8 @@ def main() -> None:
         bench = Bench(url)
         rounds = range(chosen.rounds)
         version = bench._one("SHOW server_version")
-        print(
-            f"{chosen.rounds} rounds: medians (lowest to highest); Python {sys.version.split()[0]}, PostgreSQL {version}"
-        )
+        python = sys.version.split()[0]
+        print(f"{chosen.rounds} rounds: medians (lowest to highest); Python {python}, PostgreSQL {version}")
         micro = [{name: 1e6 * value for name, value in bench.publish_in_a_transaction().items()} for _ in rounds]
         report("One transaction: an order, and …", "µs", micro, "a plain INSERT")
         rate = [{name: MESSAGES / value for name, value in bench.publish_in_bulk().items()} for _ in rounds]

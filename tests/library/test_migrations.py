@@ -17,12 +17,14 @@ from tests.shop_floor import ROOT, Database, drain, environment, register, subsc
 #: Everything in our schema that a migration makes, in words that do not depend on when it was made.
 CATALOG = """
 SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text,
-       a.attidentity::text, coalesce(pg_get_expr(d.adbin, d.adrelid), ''), coalesce(col_description(c.oid, a.attnum), '')
+       a.attidentity::text, coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
+       coalesce(col_description(c.oid, a.attnum), '')
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (c.oid, a.attnum)
 WHERE c.relnamespace = 'outbox'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v')
 UNION ALL
-SELECT 'relation', relname, relkind::text, relpersistence::text, coalesce(array_to_string(reloptions, ','), ''), '', '', ''
+SELECT 'relation', relname, relkind::text, relpersistence::text,
+       coalesce(array_to_string(reloptions, ','), ''), '', '', ''
 FROM pg_class WHERE relnamespace = 'outbox'::regnamespace
 UNION ALL
 SELECT 'index', tablename, indexname, indexdef, '', '', '', '' FROM pg_indexes WHERE schemaname = 'outbox'

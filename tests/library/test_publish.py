@@ -176,9 +176,14 @@ def test_a_message_that_cannot_be_stored_takes_the_business_change_with_it(one_d
     with engine(one_database.url, "psycopg") as made:
         with made.begin() as setup:
             setup.exec_driver_sql("CREATE TABLE orders (id int)")
-        with pytest.raises(InvalidMessage), orm.Session(made) as session, session.begin():
-            session.execute(sqlalchemy.text("INSERT INTO orders VALUES (1)"))
-            Outbox().publish(session, "t", {"not": object()})
+
+        def place_order() -> None:
+            with orm.Session(made) as session, session.begin():
+                session.execute(sqlalchemy.text("INSERT INTO orders VALUES (1)"))
+                Outbox().publish(session, "t", {"not": object()})
+
+        with pytest.raises(InvalidMessage):
+            place_order()
     assert one_database.value("SELECT count(*) FROM orders") == 0
 
 
