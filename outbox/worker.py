@@ -42,6 +42,7 @@ class Worker:
         only: names of the subscriptions to run; empty: all.
         grace: how long handlers may go on when asked to stop; a second signal ends it.
         timeout: without a heartbeat for this long, others take over; the longest time a message can hang in a crash.
+        supervisor: the parent process without which it does not go on; None: it stands alone.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class Worker:
         only: tuple[str, ...] = (),
         grace: timedelta = GRACE,
         timeout: timedelta = TIMEOUT,
+        supervisor: int | None = None,
     ) -> None:
         self._subscriptions = _chosen(app, only)
-        self._grace, self._timeout = grace, timeout
+        self._grace, self._timeout, self._supervisor = grace, timeout, supervisor
         self.name = worker_name(os.getpid())
         self.id = 0
         url = libpq_url(url)
@@ -135,6 +137,9 @@ class Worker:
             await self._database.persist(operations.recover)
             for name in self._names:
                 await self._database.persist(partial(operations.adopt, name))
+            if self._supervisor is not None and os.getppid() != self._supervisor:
+                log(logging.WARNING, "the supervisor is gone", worker=self.id)
+                self._stop.set()
             await self._pause(self._timeout.total_seconds() / 6)
 
     async def _pause(self, seconds: float) -> None:

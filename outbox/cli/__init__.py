@@ -6,7 +6,7 @@ import sys
 
 import psycopg
 import typer
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from outbox.cli import dead, demo, migrate, publish, status, worker
 from outbox.cli.options import complain
@@ -36,6 +36,8 @@ def main() -> None:
     except OutboxError as error:
         complain(str(error))
         sys.exit(1)
-    except (psycopg.OperationalError, OperationalError) as error:
-        complain(f"can't reach the database: {str(getattr(error, 'orig', error)).strip().splitlines()[0]}")
+    except (psycopg.Error, DBAPIError) as error:
+        cause = getattr(error, "orig", error)
+        what = "can't reach the database" if isinstance(cause, psycopg.OperationalError) else "the database refuses"
+        complain(f"{what}: {str(cause).strip().splitlines()[0]}")
         sys.exit(1)

@@ -30,6 +30,7 @@ def worker(
         float, typer.Option(min=1, help="Seconds without a sign of life after which others take over its messages.")
     ] = 30,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    supervisor: Annotated[int | None, typer.Option(hidden=True, help="End when this parent process is gone.")] = None,
 ) -> None:
     """Run the handlers of an application until SIGTERM or Ctrl-C.
 
@@ -44,7 +45,9 @@ def worker(
         raise typer.Exit(
             asyncio.run(Supervisor(_for_one(app, only, grace, timeout, log_level), processes, database_url).run())
         )
-    one = Worker(found, database_url, tuple(only or ()), timedelta(seconds=grace), timedelta(seconds=timeout))
+    one = Worker(
+        found, database_url, tuple(only or ()), timedelta(seconds=grace), timedelta(seconds=timeout), supervisor
+    )
     asyncio.run(one.run())
 
 
@@ -69,4 +72,5 @@ def load(path: str) -> Outbox:
 def _for_one(app: str, only: list[str] | None, grace: float, timeout: float, log_level: str) -> list[str]:
     """The command of one process; the database's URL, which may hold a password, goes by the environment."""
     chosen = [part for name in only or () for part in ("--only", name)]
-    return ["worker", app, *chosen, "--grace", str(grace), "--timeout", str(timeout), "--log-level", log_level]
+    settings = {"grace": grace, "timeout": timeout, "log-level": log_level, "supervisor": os.getpid()}
+    return ["worker", app, *chosen, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]

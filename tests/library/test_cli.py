@@ -49,6 +49,19 @@ def test_a_database_that_is_not_there_is_one_line() -> None:
     assert result.returncode == 1
 
 
+def test_a_user_without_privileges_is_told_in_one_line(one_database: Database) -> None:
+    db = one_database.connect(autocommit=True)
+    db.execute("DROP ROLE IF EXISTS outbox_test_nobody")
+    db.execute("CREATE ROLE outbox_test_nobody LOGIN")
+    url = one_database.url.replace("postgres@", "outbox_test_nobody@")
+    for command in (["status"], ["publish", "t", "1"], ["worker", "workers.shop:app"]):
+        result = outbox(url, *command)
+        assert "permission denied for schema outbox" in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+        assert result.returncode == 1
+    db.execute("DROP ROLE outbox_test_nobody")
+
+
 def test_without_a_database_the_option_is_named() -> None:
     result = outbox("", "status")
     assert "--database-url" in result.stderr

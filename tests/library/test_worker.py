@@ -284,6 +284,16 @@ def handle(message, connection: psycopg.Connection):
     assert len(set(seen(shop))) >= 2
 
 
+def test_processes_end_by_themselves_when_their_supervisor_is_killed(shop: Database, tmp_path: Path) -> None:
+    app = f"{PREAMBLE}\n@app.subscribe('s', 't')\ndef handle(message): note(message.payload)\n"
+    with worker(shop.url, tmp_path, app, "--processes", "2", "--timeout", "3") as process:
+        alive = "SELECT count(*) FROM outbox.worker WHERE retired_at IS NULL"
+        wait_for(lambda: shop.value(alive) == 2, "two processes")
+        process.kill()
+        wait_for(lambda: shop.value(alive) == 0, "both ended in good order")
+        assert process.log.count("worker stopped") == 2
+
+
 def test_a_process_that_dies_is_replaced_and_its_messages_recovered_at_once(shop: Database, tmp_path: Path) -> None:
     app = f"""{PREAMBLE}
 @app.subscribe("s", "t", prefetch=50)
