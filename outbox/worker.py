@@ -29,6 +29,8 @@ from outbox.transactions import Transactions
 
 #: A worker that gives no sign of life for this long is dead, and its leases go to others.
 TIMEOUT = timedelta(seconds=30)
+#: Seconds between heartbeats, at most.
+_LONGEST_PAUSE = 5.0
 #: How long handlers may go on when the worker is asked to stop.
 GRACE = timedelta(seconds=30)
 
@@ -140,7 +142,7 @@ class Worker:
             if self._supervisor is not None and os.getppid() != self._supervisor:
                 log(logging.WARNING, "the supervisor is gone", worker=self.id)
                 self._stop.set()
-            await self._pause(self._timeout.total_seconds() / 6)
+            await self._pause(min(self._timeout.total_seconds() / 6, _LONGEST_PAUSE))
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless a consumer finds out first that this worker counts as dead."""
