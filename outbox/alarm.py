@@ -57,6 +57,7 @@ class Alarm:
                         log(logging.INFO, "behind a pooler: polling instead of listening")
                         return
                     await connection.execute(f"LISTEN {CHANNEL}")
+                    await self._drop_locks()  # what cut this connection may have cut the other
                     self._set_listening(True)
                     async for notification in connection.notifies():
                         self._ring(notification.payload)
@@ -68,15 +69,18 @@ class Alarm:
 
         Then pull once more before you wait: something may have been committed before the locks were there.
         """
-        if not self.listening or sleeper in self._dozing:
+        if not self.listening or (sleeper in self._dozing and self._is_fresh(sleeper)):
             return False
         async with self._turn:
             with suppress(*database.AWAY):
                 connection = await self._lock_connection()
                 topics = await self._topics_of(sleeper, connection)
-                new = [lock for lock in set(topics.values()) if not self._held[lock]]
+                if self._dozing.get(sleeper) == topics:
+                    return False
+                more = set(topics.values()) - set(self._dozing.get(sleeper, {}).values())
+                new = [lock for lock in more if not self._held[lock]]
                 await connection.execute("SELECT pg_advisory_lock_shared(k) FROM unnest(%s::bigint[]) k", (new,))
-                self._held.update(set(topics.values()))
+                self._held.update(more)
                 self._dozing[sleeper] = topics
                 return True
         return False
@@ -89,20 +93,33 @@ class Alarm:
                 return
             self._held.subtract(set(topics.values()))
             free = [lock for lock in set(topics.values()) if not self._held[lock]]
+            if not free:
+                return
             with suppress(*database.AWAY):
                 await self._locks.execute("SELECT pg_advisory_unlock_shared(k) FROM unnest(%s::bigint[]) k", (free,))
 
     async def close(self) -> None:
-        if self._locks is not None:
-            await self._locks.close()
+        await self._drop_locks()
+
+    async def _drop_locks(self) -> None:
+        """End the session that holds the locks; whoever dozes takes them anew."""
+        async with self._turn:
+            self._held.clear()
+            self._dozing.clear()
+            if self._locks is not None:
+                await self._locks.close()
+                self._locks = None
 
     async def _topics_of(self, sleeper: Sleeper, connection: psycopg.AsyncConnection[Any]) -> dict[int, int]:
         """What it read a moment ago, it still reads; a new topic rings everybody, known or not."""
+        if not self._is_fresh(sleeper):
+            topics = await connections.run_async(operations.topics_of(sleeper.name), connection)
+            self._topics[sleeper] = (time.monotonic(), topics)
+        return self._topics[sleeper][1]
+
+    def _is_fresh(self, sleeper: Sleeper) -> bool:
         known = self._topics.get(sleeper)
-        if known is None or time.monotonic() - known[0] > _TOPICS_LAST:
-            known = (time.monotonic(), await connections.run_async(operations.topics_of(sleeper.name), connection))
-            self._topics[sleeper] = known
-        return known[1]
+        return known is not None and time.monotonic() - known[0] < _TOPICS_LAST
 
     def _ring(self, topic: str) -> None:
         """A topic that nobody here knows may be new, so everybody looks, and asks again what it reads."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -125,7 +125,8 @@ def _on_dbapi(connection: Any, statement: Statement) -> list[Row]:
     cursor = connection.cursor()
     try:
         cursor.execute(_placeholders(statement.sql, "format", "dbapi"), statement.args)
-        return list(cursor.fetchall())
+        rows = cursor.fetchall()
+        return [tuple(row.values()) if isinstance(row, Mapping) else row for row in rows]
     finally:
         cursor.close()
 

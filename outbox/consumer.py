@@ -20,8 +20,8 @@ from outbox.alarm import Alarm
 from outbox.database import AWAY, Database
 from outbox.errors import LeaseLost, WorkerLost
 from outbox.logs import log
-from outbox.model import Message, Reject, Retry
-from outbox.operations import Failure, Settlement
+from outbox.model import Message
+from outbox.operations import Settlement
 from outbox.pace import Pace
 from outbox.runners import Chunk, Coroutines, Threads
 from outbox.settling import Ledger
@@ -60,7 +60,7 @@ class Consumer:
         self._running = 0
         self._idle_runners = subscription.concurrency
         self._room, self._settleable, self._still = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._pulled, self._settled = asyncio.Event(), asyncio.Event()
+        self._pulled = asyncio.Event()
         self._still.set()
         self._stopping = asyncio.Event()
         self._finishing = False
@@ -81,14 +81,19 @@ class Consumer:
         """Messages that handlers are at work on, or have in their chunk."""
         return self._running
 
-    async def pull_forever(self) -> None:
-        """Pull whenever there is room, until stopped."""
+    async def run(self) -> None:
+        """Pull and settle until `stop` and `finish`; an error of either ends both."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pull_until_stopped())
+            group.create_task(self._settle_until_finished())
+
+    async def _pull_until_stopped(self) -> None:
         try:
-            await self._pull_until_stopped()
+            await self._pull_while_there_is_room()
         finally:
             self._pulled.set()
 
-    async def _pull_until_stopped(self) -> None:
+    async def _pull_while_there_is_room(self) -> None:
         while not self._stopping.is_set():
             want = self._pace.in_hand
             room = want - len(self._waiting) - self._running
@@ -104,8 +109,8 @@ class Consumer:
             else:
                 await self._rest()
 
-    async def settle_forever(self) -> None:
-        """Settle what is finished, as soon as it is and the settlement before has committed, until `finish`."""
+    async def _settle_until_finished(self) -> None:
+        """Settle what is finished, as soon as it is and the settlement before has committed; in the end all of it."""
         while not self._finishing:
             parts = False
             try:
@@ -114,7 +119,7 @@ class Consumer:
                 parts = True
             self._settleable.clear()
             await self._settle_now(parts)
-        self._settled.set()
+        await self._settle_now(parts=True)
 
     def stop(self) -> None:
         """Pull no more, and begin with no more messages; those without a lease are handled, or they would be lost."""
@@ -126,21 +131,21 @@ class Consumer:
             self._waiting.clear()
 
     async def drain(self) -> None:
-        """Wait until no handler is at work."""
+        """Wait until no handler is at work, nor will be."""
+        if not self._leased:
+            await self._pulled.wait()
         await self._still.wait()
 
-    async def finish(self) -> None:
-        """Settle all that is finished, whatever is not."""
+    def finish(self) -> None:
+        """Settle all that is finished, whatever is not; then `run` returns."""
         self._finishing = True
         self._settleable.set()
-        await self._pulled.wait()
-        await self._settled.wait()
-        await self._settle_now(parts=True)
 
     def abandon(self, worker: int) -> None:
         """Begin anew as another worker: what was in hand is in other hands now."""
         self.worker = worker
-        self._waiting.clear()
+        if self._leased:
+            self._waiting.clear()
         self._ledger.clear()
         self._redelivered.clear()
         self.lost.clear()
@@ -163,9 +168,12 @@ class Consumer:
         if self._unsure and (overdue or self._unsure == 2):
             await self._release_unknown()
         try:
-            messages = await self._database.run(operations.pull(self.name, worker, limit, self._lease_size, overdue))
+            messages = await self._database.run(
+                operations.pull(self.name, worker, limit, self._lease_size, overdue, self._leased)
+            )
         except WorkerLost:
-            self.lost.set()
+            if worker == self.worker:
+                self.lost.set()
             await asyncio.sleep(_DEAF_POLL)
             return []
         except AWAY as error:
@@ -174,7 +182,7 @@ class Consumer:
             return []
         if overdue and not any(message.redelivered for message in messages):
             self._last_overdue = time.monotonic()
-        return messages if worker == self.worker else []
+        return messages if worker == self.worker or not self._leased else []
 
     async def _release_unknown(self) -> None:
         """A connection broke in a pull that may have committed: give back the leases that never arrived.
@@ -244,43 +252,41 @@ class Consumer:
 
     def _close(self, message: Message, error: Exception | None) -> None:
         lease = message.lease_id
-        if error is None and self.subscription.guarantee != "exactly-once":
-            if lease is not None:
-                self._ledger.close(lease, message.offset, None)
+        if lease is None:
+            if error is not None:
+                self._log_failure(logging.ERROR, "failed without a lease: message dropped", message, error)
+        elif error is None and self.subscription.guarantee != "exactly-once":
+            self._ledger.close(lease, message.offset, None)
         elif error is None or isinstance(error, LeaseLost):
-            if lease is not None:
-                self._ledger.drop(lease)
-                self._forget({lease})
-            if error:
-                self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, None)
-        elif lease is None:
-            self._log_failure(logging.ERROR, "failed, and at-most-once: message dropped", message, error)
+            self._ledger.drop(lease)
+            self._forget({lease})
+            if error is not None:
+                self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, error)
         else:
-            self._ledger.close(lease, message.offset, self._failure(message, lease, error))
+            self._fail(message, lease, error)
 
-    def _failure(self, message: Message, lease: int, error: Exception) -> Failure:
-        retries = self.subscription.retries
-        delay = reason = None
-        if isinstance(error, Reject):
-            reason = "rejected"
-        elif message.attempt >= retries.max_attempts:
-            reason = "attempts exhausted"
+    def _fail(self, message: Message, lease: int, error: Exception) -> None:
+        failure = handling.failure_of(self.subscription, message, lease, error, self._chance)
+        self._ledger.close(lease, message.offset, failure)
+        if failure.delay is None:
+            self._log_failure(logging.ERROR, "dead letter", message, error, reason=failure.reason)
         else:
-            after = error.after if isinstance(error, Retry) else None
-            delay = (retries.delay(message.attempt, self._chance) if after is None else after).total_seconds()
-        if reason:
-            self._log_failure(logging.ERROR, "dead letter", message, error, reason=reason)
-        else:
-            self._log_failure(logging.WARNING, "retry", message, error, delay=f"{delay:.1f}s")
-        return Failure(lease, message.offset, delay, reason, handling.describe(error))
+            self._log_failure(logging.WARNING, "retry", message, error, delay=f"{failure.delay:.1f}s")
 
-    def _log_failure(self, level: int, event: str, message: Message, error: Exception | None, **fields: Any) -> None:
-        if error is not None:
-            fields["cause"] = f"{type(error).__name__}: {error}"
+    def _log_failure(self, level: int, event: str, message: Message, error: Exception, **fields: Any) -> None:
+        described = handling.describe(error)
+        cause = f"{described['class']}: {described['text']}"
+        name, topic = self.name, message.topic
         log(
-            level, event, subscription=self.name, message=message.id, topic=message.topic,
-            attempt=message.attempt, **fields,
-        )  # fmt: skip
+            level,
+            event,
+            subscription=name,
+            message=message.id,
+            topic=topic,
+            attempt=message.attempt,
+            **fields,
+            cause=cause,
+        )
 
     async def _settle_now(self, parts: bool) -> None:
         """With `parts`, also what is finished of leases that are not."""

@@ -38,7 +38,15 @@ def libpq_url(url: str) -> str:
 
 def options() -> dict[str, Any]:
     """Settings of each connection, as libpq knows them."""
-    return {"application_name": "outbox", "connect_timeout": 10}
+    return {
+        "application_name": "outbox",
+        "connect_timeout": 10,
+        # a peer that vanished is noticed within half a minute or so
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
 
 
 class Database:
@@ -56,9 +64,9 @@ class Database:
             min_size=1,
             max_size=size,
             timeout=10,
-            reconnect_timeout=float("inf"),
+            reconnect_timeout=5,  # then it gives up, and begins afresh when it is asked again: we ask all the time
             kwargs={"autocommit": True, **options()},
-            configure=_at_read_committed,
+            configure=_prepare_for_pulling,
             open=False,
         )
         self._away = False
@@ -105,8 +113,9 @@ class Database:
         self._away = False
 
 
-async def _at_read_committed(connection: psycopg.AsyncConnection[Any]) -> None:
+async def _prepare_for_pulling(connection: psycopg.AsyncConnection[Any]) -> None:
     """Pull needs READ COMMITTED; a database's default may be another."""
+    await without_prepared_statements_async(connection)
     row = await (await connection.execute("SHOW default_transaction_isolation")).fetchone()
     if row and row[0] != "read committed":
         await connection.execute("SET default_transaction_isolation = 'read committed'")
@@ -115,6 +124,21 @@ async def _at_read_committed(connection: psycopg.AsyncConnection[Any]) -> None:
 async def connect(url: str) -> psycopg.AsyncConnection[Any]:
     """Open one connection in autocommit mode, outside of the pool."""
     return await psycopg.AsyncConnection.connect(url, autocommit=True, **options())
+
+
+def without_prepared_statements(connection: psycopg.Connection[Any]) -> None:
+    """Prepare no statements if there is a pooler: the next one may run on another backend."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    connection.rollback()
+    if row is None or row[0] != connection.info.backend_pid:
+        connection.prepare_threshold = None
+
+
+async def without_prepared_statements_async(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Prepare no statements if there is a pooler: the next one may run on another backend."""
+    if await is_pooled(connection):
+        connection.prepare_threshold = None
+    await connection.rollback()
 
 
 async def is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:

@@ -11,9 +11,9 @@ logger = logging.getLogger("outbox")
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 
 
-def log(level: int, event: str, /, error: BaseException | None = None, **fields: Any) -> None:
-    """Write one event with its fields; with a traceback, if an error is given."""
-    logger.log(level, event, extra={"fields": fields}, exc_info=error)
+def log(level: int, event: str, /, **fields: Any) -> None:
+    """Write one event with its fields."""
+    logger.log(level, event, extra={"fields": fields})
 
 
 def configure(level: str = "INFO") -> None:

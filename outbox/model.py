@@ -146,6 +146,9 @@ class Message:
 _UNREAD = object()
 
 
+_LONGEST_RETRY = timedelta(days=3650)
+
+
 class Ack:
     """The outcome of a handler that returns nothing, or this: the message is done."""
 
@@ -160,6 +163,8 @@ class Retry(Exception):
 
     def __init__(self, after: timedelta | None = None, reason: str = "the handler asked for a retry") -> None:
         super().__init__(reason)
+        if after is not None and not (isinstance(after, timedelta) and timedelta(0) <= after <= _LONGEST_RETRY):
+            raise TypeError(f"Retry(after={after!r}): it must be a timedelta, from 0 to {_LONGEST_RETRY.days} days")
         self.after = after
 
 
@@ -168,6 +173,3 @@ class Reject(Exception):
 
     def __init__(self, reason: str = "the handler rejected the message") -> None:
         super().__init__(reason)
-
-
-Outcome = Ack | Retry | Reject

@@ -53,6 +53,8 @@ class Failure(msgspec.Struct, frozen=True):
     reason: str | None
     #: class, text and traceback.
     error: dict[str, str]
+    #: Is an attempt spent?
+    charged: bool = True
 
 
 def check_schema() -> Operation[None]:
@@ -140,11 +142,13 @@ def topics_of(subscription: str) -> Operation[dict[int, int]]:
 
 
 def pull(
-    subscription: str, worker: int, limit: int, lease_size: int | None = None, overdue: bool = True
+    subscription: str, worker: int, limit: int, lease_size: int | None, overdue: bool, leased: bool
 ) -> Operation[list[Message]]:
     """Needs a transaction of its own."""
     rows = yield Statement(
-        "SELECT * FROM outbox.pull(%s, %s, %s, %s, %s)", (subscription, worker, limit, lease_size, overdue), binary=True
+        "SELECT * FROM outbox.pull(%s, %s, %s, %s, %s, %s)",
+        (subscription, worker, limit, lease_size, overdue, leased),
+        binary=True,
     )
     return [Message(*row) for row in rows]
 
@@ -161,11 +165,6 @@ def settle(worker: int, settlement: Settlement, durable: bool) -> Operation[None
             durable,
         ),
     )
-
-
-def release(worker: int, leases: list[int]) -> Operation[int]:
-    rows = yield Statement("SELECT outbox.release(CAST(%s AS bigint), CAST(%s AS bigint[]))", (worker, leases))
-    return int(rows[0][0])
 
 
 def release_unknown(subscription: str, worker: int, known: list[int]) -> Operation[int]:

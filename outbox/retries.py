@@ -33,7 +33,10 @@ class Retries:
 
     def ceiling(self, attempt: int) -> timedelta:
         """Return the longest wait after a failed attempt (the first is 1)."""
-        growth = self.factor ** min(attempt - 1, 64)
+        try:
+            growth = self.factor ** (attempt - 1)
+        except OverflowError:
+            return self.longest
         return timedelta(seconds=min(self.first.total_seconds() * growth, self.longest.total_seconds()))
 
     def delay(self, attempt: int, chance: random.Random) -> timedelta:

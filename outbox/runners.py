@@ -21,10 +21,6 @@ class Chunk:
     results: list[tuple[Message, Exception | None]] = field(default_factory=list)
     seconds: float = 0.0
 
-    @property
-    def untouched(self) -> list[Message]:
-        return self.messages[len(self.results) :]
-
 
 class Threads:
     """Runs a sync handler in `size` threads. They are daemons: a handler that hangs can't keep the process alive."""

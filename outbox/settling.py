@@ -26,12 +26,6 @@ class Ledger:
         self._finished: list[int] = []
         self._failures: dict[int, list[Failure]] = {}
 
-    def __len__(self) -> int:
-        return len(self._leases)
-
-    def __contains__(self, lease: object) -> bool:
-        return lease in self._leases
-
     @property
     def leases(self) -> list[int]:
         return list(self._leases)

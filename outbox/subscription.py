@@ -38,7 +38,7 @@ class Subscription:
     guarantee: Guarantee
     #: Handlers at once in each worker process: threads, or coroutines; 1 or more.
     concurrency: int
-    #: Messages in hand at most in each worker process; None: as many as half a second of work, 1,000 at most.
+    #: Messages in hand at most in each worker process; None: as many as a quarter of a second of work, 2,000 at most.
     prefetch: int | None
     retries: Retries
     #: Where a new subscription starts: "first" (all history that is kept) or "next" (what commits from now on).
@@ -70,6 +70,12 @@ def declare(
         raise InvalidDeclaration(f"guarantee {guarantee!r} is not one of {', '.join(typing.get_args(Guarantee))}")
     if concurrency < 1 or (prefetch is not None and prefetch < 1):
         raise InvalidDeclaration(f"subscription {name!r}: concurrency and prefetch must be 1 or more")
+    if prefetch is not None and prefetch < concurrency:
+        raise InvalidDeclaration(
+            f"subscription {name!r}: a prefetch of {prefetch} can't keep {concurrency} handlers busy"
+        )
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise InvalidDeclaration(f"the handler of subscription {name!r} is a generator function: it has a yield in it")
     if start not in ("first", "next"):
         raise InvalidDeclaration(f"subscription {name!r} starts at 'first' or 'next', not {start!r}")
     wants = _wanted(name, handler)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 import sys
+import time
+import uuid
 from contextlib import suppress
 
 from outbox import operations
-from outbox.database import AWAY, Database, libpq_url
+from outbox.database import Database, libpq_url
 from outbox.logs import log
-from outbox.worker import worker_name
 
 #: Seconds before a process that died is replaced: the first time, and at most.
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+#: A process that ends by itself within so many seconds could not start, and another could not either.
+_START = 10.0
+#: A process that lived for so many seconds was well: the next one is replaced quickly again.
+_WELL = 60.0
 
 
 class Supervisor:
@@ -22,12 +29,11 @@ class Supervisor:
 
     Args:
         arguments: of `python -m outbox`, for one worker process.
-        url: the database, to hand on at once what a process held that died.
+        url: the database; processes get it by their environment, since it may hold a password.
     """
 
     def __init__(self, arguments: list[str], processes: int, url: str) -> None:
-        self._arguments, self._size = arguments, processes
-        self._url = libpq_url(url)
+        self._arguments, self._size, self._url = arguments, processes, url
         self._running: set[asyncio.subprocess.Process] = set()
         self._stop = asyncio.Event()
 
@@ -36,47 +42,60 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward)
-        codes = await asyncio.gather(*(self._keep_running() for _ in range(self._size)))
-        return max(codes)
+        return max(await asyncio.gather(*(self._keep_running() for _ in range(self._size))))
 
     async def _keep_running(self) -> int:
         wait = _FIRST_WAIT
-        while True:
+        while not self._stop.is_set():
+            began = time.monotonic()
             code = await self._run_one()
-            if self._stop.is_set() or code in (1, 2):  # 1, 2: it said why it can't run; another would say the same
+            age = time.monotonic() - began
+            if code in (1, 2) and age < _START and not self._stop.is_set():  # it has said why
                 self._forward()
-                return max(code, 0)
+                return code
+            wait = _FIRST_WAIT if age > _WELL else wait
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+        return 0
 
     async def _run_one(self) -> int:
-        # its own session: a Ctrl-C reaches it through us, once
+        name = f"{socket.gethostname()}:{uuid.uuid4().hex[:8]}"
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "outbox", *self._arguments, start_new_session=True
+            sys.executable,
+            "-m",
+            "outbox",
+            *self._arguments,
+            "--name",
+            name,
+            env={**os.environ, "OUTBOX_DATABASE_URL": self._url},
+            start_new_session=True,  # a Ctrl-C reaches it through us, once
         )
         self._running.add(process)
+        if self._stop.is_set():
+            process.terminate()
         code = await process.wait()
         self._running.discard(process)
-        if code < 0 or code > 2:
-            log(logging.ERROR, "worker process died", pid=process.pid, code=code)
-            await self._recover(process.pid)
+        if code != 0 and not self._stop.is_set():
+            log(logging.ERROR, "worker process died", name=name, pid=process.pid, code=code)
+            await self._recover(name)
         return code
 
-    async def _recover(self, pid: int) -> None:
+    async def _recover(self, name: str) -> None:
         """Hand on what it held, without waiting for its heartbeat to run out."""
-        database = Database(self._url, size=1)
+        database = Database(libpq_url(self._url), size=1)
         await database.open()
         try:
             async with asyncio.timeout(5):
-                messages = await database.run(operations.recover_named(worker_name(pid)))
-            log(logging.INFO, "recovered", pid=pid, messages=messages)
-        except (*AWAY, TimeoutError):
-            log(logging.WARNING, "not recovered yet: the database is away", pid=pid)
+                messages = await database.run(operations.recover_named(name))
+            log(logging.INFO, "recovered", name=name, messages=messages)
+        except Exception as error:  # it is only sooner than by itself
+            log(logging.WARNING, "not recovered at once", name=name, reason=str(error) or type(error).__name__)
         finally:
             await database.close()
 
     def _forward(self) -> None:
+        """Ask all to stop; asked again, they do not wait for their handlers."""
         self._stop.set()
         for process in self._running:
             with suppress(ProcessLookupError):

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
 import psycopg_pool
 import sqlalchemy
-from sqlalchemy import orm
+from psycopg.pq import TransactionStatus
+from sqlalchemy import event, orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
-from outbox.database import options, sqlalchemy_url
+from outbox.database import options, sqlalchemy_url, without_prepared_statements, without_prepared_statements_async
+from outbox.errors import OutboxError
+
+
+class NotBegun(OutboxError):
+    """Raised when a handler's transaction can't be opened: the handler was not called. The cause says why."""
+
+
+class HandlerTransactionError(OutboxError):
+    """Raised when a handler did to its transaction what is the worker's to do, or went on in one that had failed."""
 
 
 class Transactions:
-    """Opens a transaction of the kind a handler asks for; it commits if the handler returns, else rolls back.
+    """Opens transactions of the kinds that handlers ask for; one commits if its handler returns, else it rolls back.
 
     Args:
         url: where the outbox's tables are.
         size: how many may be open at once.
+        kinds: what will be asked for.
         session_factory: the application's own, if it has one.
         async_session_factory: the same for coroutines.
     """
@@ -30,63 +40,128 @@ class Transactions:
         self,
         url: str,
         size: int,
+        kinds: set[Any],
         session_factory: Callable[[], orm.Session] | None = None,
         async_session_factory: Callable[[], sqlalchemy_async.AsyncSession] | None = None,
     ) -> None:
-        self._url = url
-        self._size = size
-        self._own_session_factory = session_factory
-        self._own_async_session_factory = async_session_factory
+        pool: dict[str, Any] = {
+            "min_size": 1,
+            "max_size": size,
+            "reconnect_timeout": 5,
+            "kwargs": options(),
+            "open": False,
+        }
+        engine: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "pool_pre_ping": True}
+        self._engine = self._async_engine = self._pool = self._async_pool = None
+        self._session_factory, self._async_session_factory = session_factory, async_session_factory
+        if psycopg.Connection in kinds:
+            self._pool = psycopg_pool.ConnectionPool(url, configure=without_prepared_statements, **pool)
+        if psycopg.AsyncConnection in kinds:
+            self._async_pool = psycopg_pool.AsyncConnectionPool(
+                url, configure=without_prepared_statements_async, **pool
+            )
+        if orm.Session in kinds and session_factory is None:
+            self._engine = sqlalchemy.create_engine(sqlalchemy_url(url), **engine)
+            self._session_factory = orm.sessionmaker(self._engine)
+        if sqlalchemy_async.AsyncSession in kinds and async_session_factory is None:
+            self._async_engine = sqlalchemy_async.create_async_engine(sqlalchemy_url(url), **engine)
+            self._async_session_factory = sqlalchemy_async.async_sessionmaker(self._async_engine)
+
+    async def start(self) -> None:
+        """Open the pools; connections are made as they are needed."""
+        if self._pool:
+            self._pool.open()
+        if self._async_pool:
+            await self._async_pool.open()
 
     @contextmanager
     def open(self, kind: Any) -> Iterator[Any]:
-        """Open an `orm.Session` or a `psycopg.Connection` with its transaction begun."""
+        """Open an `orm.Session` or a `psycopg.Connection` with its transaction begun.
+
+        Raises:
+            NotBegun: it could not be opened.
+            HandlerTransactionError: the handler committed, or swallowed the error of a statement.
+        """
         if kind is orm.Session:
-            with self._session_factory() as session, session.begin():
+            assert self._session_factory is not None
+            with self._session_factory() as session:
+                with _beginning():
+                    session.connection()
+                guard = _CommitGuard(session)
                 yield session
+                _refuse_failed(session.connection().connection.driver_connection)
+                guard.lifted = True
+                session.commit()
         else:
-            with self._pool.connection() as connection, connection.transaction():
+            assert self._pool is not None
+            with ExitStack() as stack:
+                with _beginning():
+                    connection = stack.enter_context(self._pool.connection())
+                    stack.enter_context(connection.transaction())
                 yield connection
+                _refuse_failed(connection)
 
     @asynccontextmanager
     async def open_async(self, kind: Any) -> AsyncIterator[Any]:
-        """Open an `AsyncSession` or a `psycopg.AsyncConnection` with its transaction begun."""
+        """Open an `AsyncSession` or a `psycopg.AsyncConnection` with its transaction begun. Raises as `open` does."""
         if kind is sqlalchemy_async.AsyncSession:
-            async with self._async_session_factory() as session, session.begin():
+            assert self._async_session_factory is not None
+            async with self._async_session_factory() as session:
+                with _beginning():
+                    await session.connection()
+                guard = _CommitGuard(session.sync_session)
                 yield session
+                raw = await (await session.connection()).get_raw_connection()
+                _refuse_failed(raw.driver_connection)
+                guard.lifted = True
+                await session.commit()
         else:
-            await self._async_pool.open()
-            async with self._async_pool.connection() as connection, connection.transaction():
+            assert self._async_pool is not None
+            async with AsyncExitStack() as stack:
+                with _beginning():
+                    connection = await stack.enter_async_context(self._async_pool.connection())
+                    await stack.enter_async_context(connection.transaction())
                 yield connection
+                _refuse_failed(connection)
 
     async def close(self) -> None:
-        """Close what was opened; what is still in use is closed when it comes back."""
-        opened = self.__dict__
-        if "_pool" in opened:
-            self._pool.close(timeout=0)
-        if "_async_pool" in opened:
-            await self._async_pool.close(timeout=0)
+        """Close what was opened; what a handler still uses is closed when it comes back."""
+        if self._pool:
+            self._pool.close(timeout=1)
+        if self._async_pool:
+            await self._async_pool.close(timeout=1)
+        if self._engine:
+            self._engine.dispose()
+        if self._async_engine:
+            await self._async_engine.dispose()
 
-    @functools.cached_property
-    def _session_factory(self) -> Callable[[], orm.Session]:
-        if self._own_session_factory:
-            return self._own_session_factory
-        engine = sqlalchemy.create_engine(sqlalchemy_url(self._url), pool_size=self._size, max_overflow=0)
-        return orm.sessionmaker(engine)
 
-    @functools.cached_property
-    def _async_session_factory(self) -> Callable[[], sqlalchemy_async.AsyncSession]:
-        if self._own_async_session_factory:
-            return self._own_async_session_factory
-        engine = sqlalchemy_async.create_async_engine(sqlalchemy_url(self._url), pool_size=self._size, max_overflow=0)
-        return sqlalchemy_async.async_sessionmaker(engine)
+@contextmanager
+def _beginning() -> Iterator[None]:
+    """Whatever fails here fails before the handler is called."""
+    try:
+        yield
+    except Exception as error:
+        raise NotBegun("the handler's transaction could not be opened") from error
 
-    @functools.cached_property
-    def _pool(self) -> psycopg_pool.ConnectionPool[psycopg.Connection[Any]]:
-        return psycopg_pool.ConnectionPool(self._url, min_size=1, max_size=self._size, kwargs=options(), open=True)
 
-    @functools.cached_property
-    def _async_pool(self) -> psycopg_pool.AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
-        return psycopg_pool.AsyncConnectionPool(
-            self._url, min_size=1, max_size=self._size, kwargs=options(), open=False
+class _CommitGuard:
+    """Refuses a handler's own commits, which would part its effects from the settlement."""
+
+    def __init__(self, session: orm.Session) -> None:
+        self.lifted = False
+        event.listen(session, "before_commit", self._refuse)
+
+    def _refuse(self, session: orm.Session) -> None:
+        if not self.lifted:
+            raise HandlerTransactionError("the handler must not commit its session: the worker does, when it returns")
+
+
+def _refuse_failed(driver_connection: Any) -> None:
+    """COMMIT in a transaction that failed is a silent ROLLBACK: the message would be done, and its effects gone."""
+    info = getattr(driver_connection, "info", None)
+    if getattr(info, "transaction_status", None) == TransactionStatus.INERROR:
+        raise HandlerTransactionError(
+            "a statement failed and the handler went on: its transaction can only roll back. "
+            "Put such a statement into a savepoint (begin_nested, or connection.transaction())"
         )

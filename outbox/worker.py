@@ -29,10 +29,12 @@ from outbox.transactions import Transactions
 
 #: A worker that gives no sign of life for this long is dead, and its leases go to others.
 TIMEOUT = timedelta(seconds=30)
+#: Seconds that the last settlements, and the farewell, may take.
+_LAST_WORDS = 5.0
 #: Seconds between heartbeats, at most.
 _LONGEST_PAUSE = 5.0
-#: How long handlers may go on when the worker is asked to stop.
-GRACE = timedelta(seconds=30)
+#: How long handlers may go on when the worker is asked to stop; Kubernetes kills after 30 seconds.
+GRACE = timedelta(seconds=25)
 
 
 class Worker:
@@ -45,6 +47,7 @@ class Worker:
         grace: how long handlers may go on when asked to stop; a second signal ends it.
         timeout: without a heartbeat for this long, others take over; the longest time a message can hang in a crash.
         supervisor: the parent process without which it does not go on; None: it stands alone.
+        name: what it is called in `outbox.worker`.
     """
 
     def __init__(
@@ -55,16 +58,18 @@ class Worker:
         grace: timedelta = GRACE,
         timeout: timedelta = TIMEOUT,
         supervisor: int | None = None,
+        name: str | None = None,
     ) -> None:
         self._subscriptions = _chosen(app, only)
         self._grace, self._timeout, self._supervisor = grace, timeout, supervisor
-        self.name = worker_name(os.getpid())
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.id = 0
         url = libpq_url(url)
         self._database = Database(url, size=2 * len(self._subscriptions) + 1)
         self._transactions = Transactions(
             url,
             sum(s.concurrency for s in self._subscriptions),
+            {s.wants[0] for s in self._subscriptions if s.wants},
             app.session_factory,
             app.async_session_factory,
         )
@@ -78,21 +83,37 @@ class Worker:
         self._handle_signals()
         await self._database.open()
         try:
-            await self._start()
-            background = [asyncio.create_task(loop) for loop in self._loops()]
-            for task in background:
-                task.add_done_callback(self._stop_on_error)
-            await self._stop.wait()
-            await self._end()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            if await self._unless_stopped(self._start()):
+                await self._work_until_stopped()
         finally:
             await self._transactions.close()
             await self._alarm.close()
             await self._database.close()
         if self._error is not None:
             raise self._error
+
+    async def _unless_stopped(self, starting: Coroutine[Any, Any, None]) -> bool:
+        """Start; give up if asked to stop meanwhile: the database may be away."""
+        task, stop = asyncio.create_task(starting), asyncio.create_task(self._stop.wait())
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return False
+        task.result()
+        return True
+
+    async def _work_until_stopped(self) -> None:
+        consuming = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
+        watching = [asyncio.create_task(loop) for loop in (self._alarm.run(), self._beat(), self._watch_supervisor())]
+        for task in (*consuming, *watching):
+            task.add_done_callback(self._stop_on_error)
+        await self._stop.wait()
+        await self._end(consuming)
+        for task in (*consuming, *watching):
+            task.cancel()
+        await asyncio.gather(*consuming, *watching, return_exceptions=True)
 
     def stop(self) -> None:
         """Ask the worker to stop; ask again to stop without waiting for handlers."""
@@ -101,13 +122,14 @@ class Worker:
     def _stop_on_error(self, task: asyncio.Task[None]) -> None:
         """An error that no loop expected ends the worker in good order; `run` raises it."""
         if not task.cancelled() and (error := task.exception()):
-            self._error = self._error or error
+            self._error = self._error or (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error)
             self._stop.set()
 
     async def _start(self) -> None:
         await self._database.persist(operations.check_schema)
         for subscription in self._subscriptions:
             await self._declare(subscription)
+        await self._transactions.start()
         self.id = await self._register()
         self._consumers = [
             Consumer(subscription, self._database, self._alarm, self._transactions, self.id)
@@ -124,13 +146,7 @@ class Worker:
         if more := sorted(bound - set(subscription.patterns)):
             log(logging.WARNING, "bound to more than its handler declares", subscription=name, patterns=",".join(more))
 
-    def _loops(self) -> list[Coroutine[Any, Any, None]]:
-        loops = [self._alarm.run(), self._beat_forever()]
-        for consumer in self._consumers:
-            loops += [consumer.pull_forever(), consumer.settle_forever()]
-        return loops
-
-    async def _beat_forever(self) -> None:
+    async def _beat(self) -> None:
         """Heartbeat, hand on what dead workers held, and adopt partitions that nobody told us of."""
         while True:
             alive = await self._database.persist(lambda: operations.heartbeat(self.id, self._timeout))
@@ -139,10 +155,16 @@ class Worker:
             await self._database.persist(operations.recover)
             for name in self._names:
                 await self._database.persist(partial(operations.adopt, name))
-            if self._supervisor is not None and os.getppid() != self._supervisor:
-                log(logging.WARNING, "the supervisor is gone", worker=self.id)
-                self._stop.set()
             await self._pause(min(self._timeout.total_seconds() / 6, _LONGEST_PAUSE))
+
+    async def _watch_supervisor(self) -> None:
+        """Processes that lost their supervisor would go on for ever, unseen."""
+        if self._supervisor is None:
+            return
+        while os.getppid() == self._supervisor:  # noqa: ASYNC110  # nothing tells us but the kernel, when asked
+            await asyncio.sleep(1)
+        log(logging.WARNING, "the supervisor is gone", worker=self.id)
+        self._stop.set()
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless a consumer finds out first that this worker counts as dead."""
@@ -160,16 +182,17 @@ class Worker:
         for consumer in self._consumers:
             consumer.abandon(self.id)
 
-    async def _end(self) -> None:
+    async def _end(self, consuming: list[asyncio.Task[None]]) -> None:
         """The order matters: nothing new, then what is under way, then its settlement, then the rest goes to others."""
         log(logging.INFO, "stopping", worker=self.id, handling=self._handling)
         for consumer in self._consumers:
             consumer.stop()
         await self._wait_for_handlers()
+        for consumer in self._consumers:
+            consumer.finish()
+        await asyncio.wait(consuming, timeout=_LAST_WORDS)
         try:
-            async with asyncio.timeout(10):
-                for consumer in self._consumers:
-                    await consumer.finish()
+            async with asyncio.timeout(_LAST_WORDS):
                 released = await self._database.persist(lambda: operations.retire(self.id))
         except TimeoutError:
             log(logging.WARNING, "stopped while the database is away: others take over in a while", worker=self.id)
@@ -210,11 +233,6 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-
-
-def worker_name(pid: int) -> str:
-    """What a worker process of this host is called in `outbox.worker`."""
-    return f"{socket.gethostname()}:{pid}"
 
 
 def _chosen(app: Outbox, only: tuple[str, ...]) -> list[Subscription]:

@@ -10,9 +10,10 @@ BEGIN
     WITH failed AS MATERIALIZED (
         SELECT DISTINCT ON (l.id, f."offset")
                l.id AS lease_id, l.subscription_id, l.partition_id, f."offset", l.attempt, l.redelivered,
-               f.delay, coalesce(f.reason, 'rejected') AS reason,
+               f.delay, coalesce(f.reason, 'rejected') AS reason, (coalesce(f.charged, true))::int AS charge,
                coalesce(f.error, '{}') || jsonb_build_object('attempt', l.attempt, 'at', clock_timestamp(), 'worker', worker) AS error
-        FROM jsonb_to_recordset(failures) AS f (lease bigint, "offset" bigint, delay float8, reason text, error jsonb)
+        FROM jsonb_to_recordset(failures) AS f (
+            lease bigint, "offset" bigint, delay float8, reason text, error jsonb, charged boolean)
         JOIN unnest(leases, fail.offsets) AS asked (id, offsets) ON asked.id = f.lease
         JOIN outbox.lease l ON l.id = asked.id AND coalesce(asked.offsets, l.offsets) @> f."offset"
     ), whole AS MATERIALIZED (
@@ -28,7 +29,7 @@ BEGIN
         WHERE f.redelivered
     ), again AS (
         UPDATE outbox.redelivery r
-        SET attempt = w.attempt + 1, due_at = clock_timestamp() + make_interval(secs => w.delay),
+        SET attempt = w.attempt + w.charge, due_at = clock_timestamp() + make_interval(secs => w.delay),
             errors = outbox.add_error(w.errors, w.error), lease_id = NULL, suspect = false
         FROM whole w
         WHERE r.ctid = w.row AND w.delay IS NOT NULL
@@ -36,7 +37,7 @@ BEGIN
         INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at,
                                             published_at, key, headers, payload, body, errors)
         SELECT DISTINCT ON (subscription_id, partition_id, "offset")
-               subscription_id, partition_id, "offset", attempt + 1, clock_timestamp() + make_interval(secs => delay),
+               subscription_id, partition_id, "offset", attempt + charge, clock_timestamp() + make_interval(secs => delay),
                published_at, key, headers, payload, body, outbox.add_error(errors, error)
         FROM whole w
         WHERE delay IS NOT NULL AND NOT redelivered

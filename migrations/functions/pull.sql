@@ -1,10 +1,10 @@
--- Takes the next messages of a subscription, at most max_messages, and leases them to a worker (at-most-once: no lease,
--- the commit of this call is the settlement). The whole of its own READ COMMITTED transaction; it writes only if it
--- takes something. lease_size bounds the messages a lease holds; overdue = false looks only at redeliveries that came
--- due in the last 5 seconds, so that the dead rows of older ones are not walked at every poll.
+-- Takes the next messages of a subscription, at most max_messages, and leases them to a worker. Unleased (at-most-once, or
+-- leased = false) the commit of this call is the settlement. The whole of its own READ COMMITTED transaction; it writes
+-- only if it takes something. lease_size bounds the messages a lease holds; overdue = false looks only at redeliveries that
+-- came due in the last 5 seconds, so that the dead rows of older ones are not walked at every poll.
 CREATE FUNCTION outbox.pull(
     subscription text, worker bigint, max_messages int DEFAULT 100, lease_size int DEFAULT NULL,
-    overdue boolean DEFAULT true
+    overdue boolean DEFAULT true, leased boolean DEFAULT NULL
 ) RETURNS TABLE (
     lease_id bigint, attempt smallint, redelivered boolean, topic text, partition smallint, priority smallint, partition_id int,
     "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
@@ -81,7 +81,7 @@ BEGIN
     -- 3. Read late and fresh messages and the snapshot, and write down where the cursors stand: one statement.
     IF turns <> '{}' THEN
         RETURN QUERY SELECT * FROM outbox.take(reader.id, worker, turns, turn_ends, max_messages - due, lease_size,
-                                               reader.guarantee <> 'at-most-once');
+                                               coalesce(leased, reader.guarantee <> 'at-most-once'));
     END IF;
 
     -- 4. Redeliveries that are due.
@@ -89,7 +89,7 @@ BEGIN
         RETURN QUERY SELECT * FROM outbox.take_due(reader.id, worker, due, now, due_after);
     END IF;
 
-    IF reader.guarantee = 'at-least-once' THEN  -- losing the last moments of a crash only means a redelivery
+    IF reader.guarantee = 'at-least-once' AND leased IS DISTINCT FROM false THEN  -- losing the last moments of a crash only means a redelivery
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
 END $$;

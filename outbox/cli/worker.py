@@ -25,12 +25,13 @@ def worker(
         list[str] | None, typer.Option("--only", "-o", help="Run this subscription; may be repeated. Default: all.")
     ] = None,
     processes: Annotated[int, typer.Option("--processes", "-p", min=1, help="Worker processes.")] = 1,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that handlers may go on when it is asked to stop.")] = 30,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that handlers may go on when it is asked to stop.")] = 25,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds without a sign of life after which others take over its messages.")
     ] = 30,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     supervisor: Annotated[int | None, typer.Option(hidden=True, help="End when this parent process is gone.")] = None,
+    name: Annotated[str | None, typer.Option(hidden=True, help="What the process is called in outbox.worker.")] = None,
 ) -> None:
     """Run the handlers of an application until SIGTERM or Ctrl-C.
 
@@ -46,7 +47,7 @@ def worker(
             asyncio.run(Supervisor(_for_one(app, only, grace, timeout, log_level), processes, database_url).run())
         )
     one = Worker(
-        found, database_url, tuple(only or ()), timedelta(seconds=grace), timedelta(seconds=timeout), supervisor
+        found, database_url, tuple(only or ()), timedelta(seconds=grace), timedelta(seconds=timeout), supervisor, name
     )
     asyncio.run(one.run())
 

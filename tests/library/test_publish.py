@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from django.db.utils import ConnectionHandler
 from psycopg.rows import dict_row
+from psycopg2.extras import RealDictCursor
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
@@ -243,6 +244,11 @@ def test_a_schema_that_is_newer_is_fine(one_database: Database) -> None:
 def test_what_is_no_connection_is_refused_with_what_would_be_one() -> None:
     with pytest.raises(TypeError, match="can't use a str as a connection: give it a psycopg or SQLAlchemy"):
         Outbox().publish("postgresql://", "t", 1)
+
+
+def test_a_cursor_that_returns_dictionaries_will_do(one_database: Database) -> None:
+    with contextlib.closing(psycopg2.connect(one_database.url, cursor_factory=RealDictCursor)) as connection:
+        assert str(Outbox().publish(connection, "t", 1)) == "1-1"
 
 
 def test_connection_errors_pass_through_as_the_drivers_own(one_database: Database) -> None:

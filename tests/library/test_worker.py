@@ -7,7 +7,7 @@ import pytest
 
 from outbox import Outbox
 from tests.servers import PgBouncer
-from tests.shop_floor import Database, outbox, value, wait_for, worker
+from tests.shop_floor import Database, WorkerProcess, outbox, value, wait_for, worker
 
 PREAMBLE = """
 import asyncio, os, time
@@ -167,6 +167,154 @@ def handle(message, connection: psycopg.Connection):
     assert shop.value("SELECT sum(last_offset) FROM outbox.lag") == 1
     count = "SELECT count(*) FROM outbox.message m JOIN outbox.partition p ON p.id = m.partition_id JOIN outbox.topic t"
     assert shop.value(f"{count} ON t.id = p.topic_id WHERE t.name = 'follow-up'") == 1
+
+
+WRAPPED = """
+def decorated(function):
+    def wrapper(message):
+        return function(message)
+    return wrapper
+
+@app.subscribe("s", "t", retries=ONCE)
+@decorated
+async def handle(message):
+    note("never runs")
+"""
+UNSPEAKABLE = """
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError("nothing to say")
+
+@app.subscribe("s", "t", retries=ONCE)
+def handle(message):
+    raise Unspeakable
+"""
+PLAIN = "@app.subscribe('s', 't', retries=ONCE)\n"
+EXACT = "@app.subscribe('s', 't', retries=ONCE, guarantee='exactly-once')\n"
+EFFECT = "INSERT INTO seen (what) VALUES ('effect')"
+
+#: What a handler may do to us, and the class of the error that its dead letter shows.
+ODD = {
+    "wraps a coroutine": (WRAPPED, "TypeError"),
+    "raises what has no text": (UNSPEAKABLE, "Unspeakable"),
+    "exits": (f"{PLAIN}def handle(message):\n    raise SystemExit(3)", "RuntimeError"),
+    "is interrupted": (f"{PLAIN}def handle(message):\n    raise KeyboardInterrupt", "RuntimeError"),
+    "raises CancelledError": (f"{PLAIN}async def handle(message):\n    raise asyncio.CancelledError", "RuntimeError"),
+    "misuses Retry": (f"{PLAIN}def handle(message):\n    raise Retry(after=5)", "TypeError"),
+    "swallows a failed statement": (
+        f"""{PLAIN}def handle(message, connection: psycopg.Connection):
+    connection.execute("{EFFECT}")
+    try:
+        connection.execute("SELECT 1/0")
+    except psycopg.Error:
+        pass""",
+        "HandlerTransactionError",
+    ),
+    "swallows a failed statement in a session": (
+        f"""{PLAIN}async def handle(message, session: AsyncSession):
+    await session.execute(text("{EFFECT}"))
+    try:
+        await session.execute(text("SELECT 1/0"))
+    except Exception:
+        pass""",
+        "HandlerTransactionError",
+    ),
+    "commits its session": (
+        f"""{EXACT}def handle(message, session: Session):
+    session.execute(text("{EFFECT}"))
+    session.commit()""",
+        "HandlerTransactionError",
+    ),
+    "commits its async session": (
+        f"""{EXACT}async def handle(message, session: AsyncSession):
+    await session.execute(text("{EFFECT}"))
+    await session.commit()""",
+        "HandlerTransactionError",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_odd_handler_fails_its_message_leaves_no_effect_and_stops_nothing(
+    shop: Database, tmp_path: Path, kind: str
+) -> None:
+    handler, error = ODD[kind]
+    publish(shop, "t", 1, 2, 3)
+    with worker(shop.url, tmp_path, f"{PREAMBLE}\nONCE = Retries(max_attempts=1)\n{handler}\n") as process:
+        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter") == 3, "three dead letters")
+        assert process.stop() == 0
+    assert shop.value("SELECT array_agg(DISTINCT errors->0->>'class') FROM outbox.dead_letter") == [error]
+    assert seen(shop) == []
+
+
+@pytest.mark.parametrize("kind", ["Session", "psycopg.Connection"])
+def test_a_message_whose_handler_could_not_begin_is_not_charged(shop: Database, tmp_path: Path, kind: str) -> None:
+    """The connections that wait for handlers were cut, as by a restart of the database."""
+    statement = "INSERT INTO seen (what) VALUES ('effect')"
+    statement = f'text("{statement}")' if kind == "Session" else f'"{statement}"'
+    app = f"""{PREAMBLE}
+@app.subscribe("s", "t", guarantee="exactly-once", retries=Retries(max_attempts=1))
+def handle(message, transaction: {kind}):
+    transaction.execute({statement})
+"""
+    with worker(shop.url, tmp_path, app):
+        publish(shop, "t", 1)
+        wait_for(lambda: len(seen(shop)) == 1, "the first message")
+        wait_for_rest(shop)
+        shop.value(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid()"
+        )
+        publish(shop, "t", 2)
+        wait_for(lambda: len(seen(shop)) == 2, "the second message")
+    assert shop.value("SELECT count(*) FROM outbox.dead_letter") == 0
+
+
+def test_workers_that_disagree_on_the_guarantee_lose_nothing(shop: Database, tmp_path: Path) -> None:
+    """An older deployment may declare the subscription otherwise while we run."""
+    app = f"""{PREAMBLE}
+@app.subscribe("s", "t", guarantee="exactly-once")
+def handle(message, connection: psycopg.Connection):
+    connection.execute("INSERT INTO seen (what) VALUES (%s)", (str(message.payload),))
+"""
+    with worker(shop.url, tmp_path, app):
+        shop.value("SELECT outbox.subscribe('s', 'at-most-once', 20)")
+        publish(shop, "t", *range(10))
+        wait_for(lambda: len(seen(shop)) == 10, "ten effects")
+        wait_for_rest(shop)
+    assert sorted(map(int, seen(shop))) == list(range(10))
+
+
+def test_a_worker_can_be_stopped_while_its_database_is_away(tmp_path: Path) -> None:
+    app = f"{PREAMBLE}\n@app.subscribe('s', 't')\ndef handle(message): pass\n"
+    process = WorkerProcess("postgresql://postgres@127.0.0.1:1/nothing", tmp_path, app)
+    try:
+        process.wait_for_line("database away")
+        assert process.stop(seconds=15) == 0
+    finally:
+        process.kill()
+
+
+def test_a_supervisor_asks_its_processes_to_stop_once(shop: Database, tmp_path: Path) -> None:
+    """So that one which is done first does not cut the grace time of the others."""
+    app = f"""{PREAMBLE}
+@app.subscribe("s", "t")
+def handle(message):
+    note("began")
+    while not os.path.exists("go-on"):
+        time.sleep(0.01)
+    note("ended")
+"""
+    publish(shop, "t", 1)
+    arguments = ["--processes", "2", "--database-url", shop.url]
+    with worker("", tmp_path, app.replace('os.environ["OUTBOX_DATABASE_URL"]', repr(shop.url)), *arguments) as process:
+        wait_for(lambda: seen(shop) and process.log.count("worker started") == 2, "both, and the handler at work")
+        process.process.send_signal(signal.SIGTERM)
+        process.wait_for_line("worker stopped")
+        (tmp_path / "go-on").touch()
+        assert process.process.wait(20) == 0
+        assert process.log.count("unfinished=0") == 2
+    assert seen(shop) == ["began", "ended"]
 
 
 def test_sigterm_lets_the_handler_finish_and_gives_the_rest_back_uncharged(shop: Database, tmp_path: Path) -> None:

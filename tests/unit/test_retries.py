@@ -24,6 +24,10 @@ def test_ceilings_grow_to_the_longest() -> None:
     assert [retries.ceiling(n).total_seconds() for n in (1, 2, 3, 4, 5)] == [1, 3, 9, 20, 20]
 
 
+def test_a_steep_factor_ends_at_the_longest() -> None:
+    assert Retries(factor=1e6, max_attempts=1000).ceiling(999) == Retries().longest
+
+
 def test_delays_spread_over_the_whole_range() -> None:
     """Full jitter: so that messages that failed together do not come back together."""
     chance = random.Random(1)

@@ -21,7 +21,7 @@ def test_a_lease_is_settled_whole_once_all_its_messages_are_closed() -> None:
     settlement = ledger.next(parts=False)
     assert settlement is not None
     assert (settlement.leases, settlement.offsets, settlement.failures) == ([7], None, [])
-    assert len(ledger) == 0
+    assert ledger.leases == []
 
 
 def test_parts_are_settled_on_request() -> None:

@@ -63,9 +63,14 @@ def sync_for_async(message: Message, session: AsyncSession) -> None: ...
 async def async_for_sync(message: Message, session: Session) -> None: ...
 
 
+def generator(message: Message):
+    yield
+
+
 @pytest.mark.parametrize(
     ("handler", "says"),
     [
+        (generator, "is a generator function"),
         (no_parameter, "takes no parameter: it gets the message"),
         (unknown_parameter, "takes logger: beside the message"),
         (two_parameters, "takes session, connection: beside the message"),
@@ -89,6 +94,7 @@ def plain(message: Message) -> None: ...
         (["t"], {"guarantee": "exactly-once"}, "must take the transaction of its effects"),
         (["t"], {"concurrency": 0}, "must be 1 or more"),
         (["t"], {"prefetch": 0}, "must be 1 or more"),
+        (["t"], {"prefetch": 2, "concurrency": 3}, "can't keep 3 handlers busy"),
         (["t"], {"start": "yesterday"}, "starts at 'first' or 'next'"),
     ],
 )
