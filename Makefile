@@ -15,7 +15,7 @@ demo: $(VENV)/ready  ## the internet shop, live in the terminal; ARGS=--keep-run
 	$(VENV)/bin/outbox demo $(ARGS)
 
 test: $(VENV)/ready lint  ## everything; ARGS for pytest
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

@@ -12,7 +12,7 @@ from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox import connection as connections
 from outbox import operations, payload, subscription
-from outbox.errors import InvalidDeclaration
+from outbox.errors import InvalidDeclaration, InvalidMessage
 from outbox.model import MessageId, NewMessage
 from outbox.operations import Operation
 from outbox.payload import Encoded, Limits
@@ -134,6 +134,8 @@ class Outbox:
         Raises:
             InvalidMessage: one of them breaks a limit or can't be encoded; roll back, since others may have been sent.
         """
+        if isinstance(messages, str | bytes | dict):
+            raise InvalidMessage(f"publish_many takes many messages, not one {type(messages).__name__}")
         encoded = (self._encode(m if isinstance(m, NewMessage) else NewMessage(m), None) for m in messages)
         return self._run(_publish_in_chunks(_checked(topic), encoded, priority), connection)
 
@@ -187,6 +189,9 @@ class Outbox:
         Raises:
             InvalidDeclaration: the name is taken, or the handler's signature does not fit.
         """
+
+        if not isinstance(name, str):
+            raise InvalidDeclaration("subscribe needs a name and topics: @app.subscribe('mailer', 'orders.*')")
 
         def register(handler: H) -> H:
             if name in self.subscriptions:

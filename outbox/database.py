@@ -14,6 +14,7 @@ import psycopg_pool
 import sqlalchemy
 
 from outbox import connection as connections
+from outbox.errors import InvalidDeclaration
 from outbox.logs import log
 from outbox.operations import Operation
 
@@ -26,14 +27,18 @@ _LONGEST_WAIT = 5.0
 
 
 def sqlalchemy_url(url: str) -> sqlalchemy.URL:
-    """The same database for SQLAlchemy, through psycopg 3."""
-    return sqlalchemy.make_url(url).set(drivername="postgresql+psycopg")
+    """The same database for SQLAlchemy, through psycopg 3. Raises InvalidDeclaration for what is no URL of one."""
+    return sqlalchemy.make_url(libpq_url(url)).set(drivername="postgresql+psycopg")
 
 
 def libpq_url(url: str) -> str:
-    """The same database for libpq: SQLAlchemy's driver name is taken out, if there is one."""
+    """The same database for libpq, without SQLAlchemy's driver name. Raises InvalidDeclaration for what is no URL."""
     scheme, separator, rest = url.partition("://")
-    return f"postgresql://{rest}" if separator and scheme.startswith(("postgresql", "postgres")) else url
+    if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise InvalidDeclaration(
+            "the database's URL is not one of Postgres: it looks like postgresql://user:password@host:5432/database"
+        )
+    return f"postgresql://{rest}"
 
 
 def options() -> dict[str, Any]:

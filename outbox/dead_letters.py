@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from outbox.errors import SubscriptionNotFound
 from outbox.model import MessageId
 from outbox.operations import Operation, Statement
 
@@ -42,6 +43,9 @@ JOIN outbox.topic t ON t.id = p.topic_id
 
 def newest(subscription: str | None, limit: int) -> Operation[list[DeadLetter]]:
     """The newest dead letters, newest first, of one subscription or of all (None)."""
+    known = yield Statement("SELECT name FROM outbox.subscription WHERE name = %s", (subscription,))
+    if subscription is not None and not known:
+        raise SubscriptionNotFound(f"subscription {subscription!r} does not exist: `outbox status` shows those that do")
     rows = yield Statement(
         _SELECT + "WHERE %s::text IS NULL OR s.name = %s ORDER BY d.died_at DESC LIMIT %s",
         (subscription, subscription, limit),

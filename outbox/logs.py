@@ -23,6 +23,7 @@ def configure(level: str = "INFO") -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # we say ourselves that the database is away
 
 
 class Lines(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,13 +70,22 @@ def encode(
 
 def to_json(value: Any) -> bytes:
     """Encode a JSON value, pydantic model, dataclass or Struct. Raises InvalidMessage if it is none of these."""
-    if hasattr(value, "model_dump_json"):
-        encoded: str = value.model_dump_json()
-        return encoded.encode()
+    is_model = hasattr(value, "model_dump_json")
     try:
-        return msgspec.json.encode(value)
+        encoded: bytes = value.model_dump_json().encode() if is_model else msgspec.json.encode(value)
+        if b"null" in encoded and _holds_nan(value.model_dump() if is_model else msgspec.to_builtins(value)):
+            raise ValueError("NaN and infinity are no JSON")  # encoders write null for them
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InvalidMessage(f"a payload of type {type(value).__name__} can't be stored as JSON: {error}") from error
+    return encoded
+
+
+def _holds_nan(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_holds_nan, value.values()))
+    return isinstance(value, list | tuple) and any(map(_holds_nan, value))
 
 
 def decode(raw: bytes, kind: type[T]) -> T:
@@ -88,7 +98,7 @@ def decode(raw: bytes, kind: type[T]) -> T:
 
 def check_topic(name: str) -> None:
     """Raise InvalidMessage unless it is words of letters, digits, `_` and `-` between dots, 255 bytes at most."""
-    if not _TOPIC.fullmatch(name) or len(name) > 255:
+    if not isinstance(name, str) or not _TOPIC.fullmatch(name) or len(name) > 255:
         raise InvalidMessage(
             f"{name!r} is not a topic name: words of letters, digits, _ and - between dots, 255 characters at most"
         )
@@ -102,6 +112,8 @@ def check_key(key: str, limits: Limits) -> None:
 
 
 def _encode_headers(headers: dict[str, str], limits: Limits) -> str:
+    if not isinstance(headers, dict):
+        raise InvalidMessage(f"headers are a dict of names and values, not a {type(headers).__name__}")
     if len(headers) > limits.headers:
         raise InvalidMessage(f"the message has {len(headers)} headers, the limit is {limits.headers}")
     for name, value in headers.items():

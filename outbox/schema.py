@@ -14,8 +14,10 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 
 from outbox import ddl
+from outbox.errors import InvalidDeclaration
 
 if TYPE_CHECKING:
     from alembic.script import Script
@@ -68,13 +70,21 @@ def downgrade(since: str = "head", to: str = "base") -> None:
 
 
 def sql(to: str = "head", since: str = "base") -> str:
-    """Return the plain SQL that brings the schema from one version to another, for psql to run."""
-    text = io.StringIO()
-    config = _config()
+    """Return the plain SQL that brings the schema from one version to another, up or down, for psql to run.
+
+    Raises:
+        InvalidDeclaration: there is no such version.
+    """
+    text, config = io.StringIO(), _config()
+    _resolve(to), _resolve(since)
     config.output_buffer = text
+    down = to == "base" or (since != "base" and _resolve(to) < _resolve(since))
     with redirect_stdout(text):
-        command.upgrade(config, f"{since}:{to}", sql=True)
-    return text.getvalue()
+        if down:
+            command.downgrade(config, f"{'head' if since == 'base' else since}:{to}", sql=True)
+        else:
+            command.upgrade(config, f"{since}:{to}", sql=True)
+    return text.getvalue() + ("\nDROP SCHEMA outbox CASCADE;\n" if to == "base" else "")
 
 
 def _move(config: Config, connection: sqlalchemy.Connection, to: str) -> None:
@@ -109,8 +119,10 @@ def _between(since: str, to: str) -> list[Script]:
 def _resolve(version: str) -> str:
     if version == "base":
         return version
-    revision = ScriptDirectory.from_config(_config()).get_revision(version)
-    return str(revision.revision)
+    try:
+        return str(ScriptDirectory.from_config(_config()).get_revision(version).revision)
+    except CommandError as error:
+        raise InvalidDeclaration(f"there is no version {version!r} of the schema: head, base, or a number") from error
 
 
 def _note_version(version: str) -> None:

@@ -11,7 +11,7 @@ class TopicStatus(msgspec.Struct, frozen=True):
     name: str
     partitions: int
     #: Offsets drawn in all its partitions: messages, and holes of transactions that rolled back.
-    published: int
+    offsets: int
     subscriptions: int
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from outbox.retries import Retries
 
 Guarantee = Literal["at-most-once", "at-least-once", "exactly-once"]
 Handler = Callable[..., Any]
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_PATTERN = re.compile(r"([A-Za-z0-9_-]+|\*|#)(\.([A-Za-z0-9_-]+|\*|#))*")
 
 #: What a handler may ask for beside the message, and whether it must be a coroutine function for it.
 _WANTED: dict[Any, bool] = {
@@ -64,6 +68,10 @@ def declare(
     start: Literal["first", "next"],
 ) -> Subscription:
     """Check a handler and its settings. Raises InvalidDeclaration, which says what does not fit."""
+    if not _NAME.fullmatch(name) or len(name) > 255:
+        raise InvalidDeclaration(f"{name!r} is not a subscription name: letters, digits, _, - and . only, 255 at most")
+    if bad := [pattern for pattern in patterns if not _PATTERN.fullmatch(pattern)]:
+        raise InvalidDeclaration(f"{bad[0]!r} is not a topic or pattern: words between dots, * or # as whole words")
     if not patterns:
         raise InvalidDeclaration(f"subscription {name!r} names no topic: @app.subscribe({name!r}, 'orders.*')")
     if guarantee not in typing.get_args(Guarantee):
@@ -89,7 +97,11 @@ def declare(
 
 def _wanted(name: str, handler: Handler) -> tuple[Any, str] | None:
     """The second parameter's type, if it has one that we can provide."""
-    hints = typing.get_type_hints(handler)
+    function = handler if inspect.isroutine(handler) else handler.__call__  # type: ignore[operator]  # an object
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise InvalidDeclaration(f"an annotation of the handler of {name!r} can't be resolved: {error}") from error
     parameters = list(inspect.signature(handler).parameters.values())
     if not parameters:
         raise InvalidDeclaration(f"the handler of subscription {name!r} takes no parameter: it gets the message")

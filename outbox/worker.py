@@ -152,7 +152,8 @@ class Worker:
             alive = await self._database.persist(lambda: operations.heartbeat(self.id, self._timeout))
             if not alive:
                 await self._register_anew()
-            await self._database.persist(operations.recover)
+            if recovered := await self._database.persist(operations.recover):
+                log(logging.WARNING, "a worker died, its messages go to others", messages=recovered)
             for name in self._names:
                 await self._database.persist(partial(operations.adopt, name))
             await self._pause(min(self._timeout.total_seconds() / 6, _LONGEST_PAUSE))

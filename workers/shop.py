@@ -25,6 +25,9 @@ from outbox.database import sqlalchemy_url
 
 app = Outbox()
 
+#: Short, so that a demonstration shows its end: a message that is no order is given up on in seconds.
+SOON = Retries(first=timedelta(seconds=0.5), longest=timedelta(seconds=4), max_attempts=8)
+
 
 class Table(DeclarativeBase):
     """The shop's own tables; outbox touches none of them."""
@@ -75,19 +78,13 @@ def take_order(session: Session, customer: str, cents: int) -> Order:
     return order
 
 
-@app.subscribe("accounting", "orders.placed", guarantee="exactly-once")
+@app.subscribe("accounting", "orders.placed", guarantee="exactly-once", retries=SOON)
 def book(message: Message, session: Session) -> None:
     """The booking and the settlement of the message are one commit."""
     session.add(Booking(order_id=message.payload["id"], cents=message.payload["cents"]))
 
 
-@app.subscribe(
-    "mailer",
-    "orders.placed",
-    guarantee="exactly-once",
-    concurrency=4,
-    retries=Retries(first=timedelta(seconds=0.5), longest=timedelta(seconds=4)),
-)
+@app.subscribe("mailer", "orders.placed", guarantee="exactly-once", concurrency=4, retries=SOON)
 def confirm(message: Message, connection: psycopg.Connection) -> None:
     """Fails now and then; the mail that it had written rolls back, and the message is tried again."""
     connection.execute("INSERT INTO shop_mail (order_id) VALUES (%s)", (message.payload["id"],))
@@ -95,7 +92,7 @@ def confirm(message: Message, connection: psycopg.Connection) -> None:
         raise ConnectionError("the mail server hung up")
 
 
-@app.subscribe("crm", "orders.#", concurrency=4)
+@app.subscribe("crm", "orders.#", concurrency=4, retries=SOON)
 async def know_customer(message: Message, connection: psycopg.AsyncConnection) -> None:
     """At-least-once: so it is written in a way that may happen twice."""
     await connection.execute(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 
+from outbox import __version__
 from outbox.cli import dead, demo, migrate, publish, status, worker
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
@@ -20,6 +22,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"outbox {__version__}")
+        raise typer.Exit
+
 
 app.command("migrate")(migrate.migrate)
 app.command("publish")(publish.publish)

@@ -40,7 +40,9 @@ def list_(
         return
     table = Table(header_style="dim")
     for column in ("id", "subscription", "topic", "key", "reason", "attempts", "died at", "last error"):
-        table.add_column(column, overflow="fold")
+        table.add_column(
+            column, no_wrap=True, overflow="ellipsis", min_width=8 if column in ("id", "last error") else None
+        )
     for one in letters:
         table.add_row(
             *(
@@ -127,7 +129,10 @@ def _show(letter: DeadLetter) -> None:
         console.print(Text(f"{name.replace('_', ' '):>14}  {getattr(letter, name)}"))
     console.print(Text(f"{'headers':>14}  {letter.headers}"))
     console.print(Text(f"{'payload':>14}  {msgspec.json.encode(letter.payload).decode()}"))
+    before = None
     for error in letter.errors:
         where = f"attempt {error.get('attempt')} at {error.get('at')}, worker {error.get('worker')}"
         console.print(Text(f"\n{where}\n{error.get('class')}: {error.get('text')}", style="bold"))
-        console.print(Text(error.get("traceback", "")))
+        trace = error.get("traceback", "")
+        console.print(Text("(the same traceback)" if trace and trace == before else trace))
+        before = trace

@@ -8,7 +8,7 @@ import sqlalchemy
 import typer
 
 from outbox import operations, schema
-from outbox.cli.options import DatabaseUrl, complain, run
+from outbox.cli.options import DatabaseUrl, run, usage
 from outbox.database import sqlalchemy_url
 from outbox.errors import SchemaOutdated
 from outbox.version import SCHEMA_VERSION
@@ -21,22 +21,28 @@ def migrate(
     ] = False,
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL instead of running it.")] = False,
     to: Annotated[str, typer.Option(help="The version to go to; 'base' removes all that is ours.")] = "head",
-    since: Annotated[str, typer.Option("--from", help="With --sql: the version to start from.")] = "base",
+    since: Annotated[str | None, typer.Option("--from", help="With --sql: the version to start from.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --to base: don't ask.")] = False,
 ) -> None:
     """Add outbox's tables to a database, or bring them up to date.
 
     They are all in the schema [bold]outbox[/]; nothing else is touched. In your own Alembic history, call
     [bold]outbox.schema.upgrade()[/] in a revision instead.
     """
+    if sql and check:
+        raise usage("--sql and --check: one of them")
+    if since is not None and not sql:
+        raise usage("--from goes with --sql: a database knows which version it is at")
     if sql:
-        typer.echo(schema.sql(to, since))
+        typer.echo(schema.sql(to, since or "base"))
         return
     if not database_url:
-        complain("which database? Give --database-url or set OUTBOX_DATABASE_URL")
-        raise typer.Exit(2)
+        raise usage("which database? Give --database-url or set OUTBOX_DATABASE_URL")
     if check:
         _check(database_url)
         return
+    if to == "base" and not yes:
+        typer.confirm("remove the schema outbox with all its messages?", abort=True)
     engine = sqlalchemy.create_engine(sqlalchemy_url(database_url), poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         schema.migrate(connection, to)

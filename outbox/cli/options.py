@@ -30,7 +30,8 @@ DatabaseUrl = Annotated[
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
-console = Console()
+#: As wide as the terminal; in a pipe as wide as it takes, for grep.
+console = Console(width=None if sys.stdout.isatty() else 200)
 
 
 def run(operation: Operation[T], database_url: str, check_schema: bool = True) -> T:

@@ -27,7 +27,7 @@ def publish(
     text = sys.stdin.read() if payload == "-" else payload
     try:
         value = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise usage(f"the payload is not JSON ({error}): a text needs double quotes inside the shell's") from error
     headers = dict(_header(text) for text in header or ())
     with psycopg.connect(libpq_url(database_url)) as connection:

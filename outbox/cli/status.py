@@ -53,24 +53,22 @@ def render(status: Status) -> RenderableType:
 
 
 def topics_table(status: Status) -> Table:
-    table = _table("topics", "topic", "partitions", "published", "subscriptions")
+    table = _table("topics", "topic", "partitions", "offsets", "subscriptions")
     for topic in status.topics:
         unread = (
             Text("nobody reads it", style="yellow") if not topic.subscriptions else Text(f"{topic.subscriptions:,}")
         )
-        table.add_row(topic.name, f"{topic.partitions:,}", f"{topic.published:,}", unread)
+        table.add_row(topic.name, f"{topic.partitions:,}", f"{topic.offsets:,}", unread)
     return table
 
 
 def subscriptions_table(subscriptions: list[SubscriptionStatus]) -> Table:
-    table = _table(
-        "subscriptions", "subscription", "reads", "guarantee", "lag", "in flight", "retrying", "dead", "workers"
-    )
+    wide = [] if console.width < 105 else ["reads", "guarantee"]
+    table = _table("subscriptions", "subscription", *wide, "lag", "in flight", "retrying", "dead", "workers")
     for one in subscriptions:
         table.add_row(
             one.name,
-            ", ".join(one.patterns),
-            one.guarantee,
+            *((", ".join(one.patterns), one.guarantee) if wide else ()),
             _number(one.lag, "yellow"),
             _number(one.in_flight),
             _number(one.retrying, "yellow"),
@@ -91,8 +89,8 @@ def workers_table(status: Status) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
     for column in columns:
-        numeric = column in ("partitions", "published", "lag", "in flight", "retrying", "dead", "workers", "age")
-        table.add_column(column, justify="right" if numeric else "left")
+        numeric = column in ("partitions", "offsets", "lag", "in flight", "retrying", "dead", "workers", "age")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     return table
 
 

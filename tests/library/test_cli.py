@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from outbox import __version__
 from tests.shop_floor import Database, outbox, publish, pull, register, subscribe, value
 
 
@@ -80,8 +81,8 @@ def test_status_shows_topics_subscriptions_and_workers(one_database: Database) -
 
     found = json.loads(outbox(one_database.url, "status", "--json").stdout)
     assert found["topics"] == [
-        {"name": "orders", "partitions": 1, "published": 5, "subscriptions": 1},
-        {"name": "unread", "partitions": 1, "published": 1, "subscriptions": 0},
+        {"name": "orders", "partitions": 1, "offsets": 5, "subscriptions": 1},
+        {"name": "unread", "partitions": 1, "offsets": 1, "subscriptions": 0},
     ]
     (subscription,) = found["subscriptions"]
     assert subscription == {
@@ -131,7 +132,9 @@ def test_dead_letters_are_listed_newest_first(graveyard: Database) -> None:
     ] == ["1-3"]
     text = outbox(graveyard.url, "dead", "list", "mailer").stdout
     assert "SMTPError: [red]mailbox full[/red]" in text, "what users wrote is no markup"
+    subscribe(graveyard.connect(autocommit=True), "other", "orders")
     assert "no dead letters" in outbox(graveyard.url, "dead", "list", "other").stdout
+    assert "'nobody' does not exist" in outbox(graveyard.url, "dead", "list", "nobody").stderr
 
 
 def test_a_dead_letter_is_shown_with_its_history(graveyard: Database) -> None:
@@ -187,8 +190,35 @@ def test_migrate_checks_adds_and_removes_the_schema(empty_database: Database) ->
     assert outbox(url, "migrate").returncode == 0
     check = outbox(url, "migrate", "--check")
     assert (check.stdout, check.returncode) == ("the schema outbox is at version 0001: nothing is missing\n", 0)
-    assert outbox(url, "migrate", "--to", "base").stdout == "the schema outbox is gone\n"
+    assert outbox(url, "migrate", "--to", "base", "--yes").stdout == "the schema outbox is gone\n"
     assert outbox(url, "migrate", "--check").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (["--from", "0001"], "--from goes with --sql", 2),
+        (["--sql", "--check"], "one of them", 2),
+        (["--to", "nonsense"], "there is no version 'nonsense'", 1),
+        (["--sql", "--from", "nonsense"], "there is no version 'nonsense'", 1),
+        (["-d", "banana"], "is not one of Postgres", 1),
+        (["-d", "mysql://localhost/x"], "is not one of Postgres", 1),
+    ],
+)
+def test_wrong_use_of_migrate_says_why(one_database: Database, arguments, says: str, code: int) -> None:
+    result = outbox(one_database.url, "migrate", *arguments)
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == code
+
+
+def test_removing_the_schema_asks_first(one_database: Database) -> None:
+    assert outbox(one_database.url, "migrate", "--to", "base", input="n\n").returncode == 1
+    assert one_database.value("SELECT count(*) FROM outbox.topic") == 0
+
+
+def test_the_version_is_the_packages() -> None:
+    assert outbox("", "--version").stdout == f"outbox {__version__}\n"
 
 
 def test_the_password_is_in_no_output(tmp_path: Path) -> None:

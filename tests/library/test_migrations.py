@@ -89,6 +89,12 @@ def test_plain_sql_makes_the_same_schema(empty_database: Database, postgres) -> 
     assert catalog(empty_database) == expected
 
 
+def test_plain_sql_removes_the_schema_too(empty_database: Database) -> None:
+    migrate(empty_database)
+    psql(empty_database, schema.sql(to="base"))
+    assert leaves_no_trace(empty_database)
+
+
 def psql(database: Database, text: str) -> None:
     command = [str(database.postgres.binaries / "psql"), "-v", "ON_ERROR_STOP=1", "-q", "-d", database.url]
     result = subprocess.run(command, input=text, text=True, capture_output=True)

@@ -25,6 +25,10 @@ class Model(pydantic.BaseModel):
     at: datetime.date
 
 
+class Priced(pydantic.BaseModel):
+    price: float
+
+
 class Struct(msgspec.Struct):
     id: int
     at: datetime.date
@@ -88,6 +92,9 @@ def test_a_content_type_can_be_named_for_bytes_and_only_for_bytes() -> None:
         ({"value": object()}, "can't be stored as JSON"),
         ({"value": {"a": {1, object()}}}, "can't be stored as JSON"),
         ({"value": "\ud800"}, "can't be stored as JSON"),
+        ({"value": {"a": [1.5, float("nan")], "b": None}}, "NaN and infinity are no JSON"),
+        ({"value": Priced(price=float("inf"))}, "NaN and infinity are no JSON"),
+        ({"value": 1, "headers": "x"}, "headers are a dict"),
         ({"value": "x" * 20, "payload": 21}, "has 22 bytes, the limit is 21: store it elsewhere"),
         ({"value": b"x" * 22, "payload": 21}, "has 22 bytes, the limit is 21"),
         ({"value": 1, "key": 4711}, r"a key is a str, not int: str\(4711\) would be one"),

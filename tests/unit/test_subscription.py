@@ -96,11 +96,33 @@ def plain(message: Message) -> None: ...
         (["t"], {"prefetch": 0}, "must be 1 or more"),
         (["t"], {"prefetch": 2, "concurrency": 3}, "can't keep 3 handlers busy"),
         (["t"], {"start": "yesterday"}, "starts at 'first' or 'next'"),
+        (["a b"], {}, "is not a topic or pattern"),
+        (["orders.x*"], {}, "is not a topic or pattern"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(patterns, settings, says: str) -> None:
     with pytest.raises(InvalidDeclaration, match=says):
         Outbox().subscribe("s", *patterns, **settings)(plain)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x*"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(InvalidDeclaration, match="is not a subscription name"):
+        Outbox().subscribe(name, "t")(plain)
+
+
+def test_subscribe_without_arguments_is_refused() -> None:
+    with pytest.raises(InvalidDeclaration, match="needs a name and topics"):
+        Outbox().subscribe(plain)  # type: ignore[type-var,arg-type]
+
+
+def test_an_object_that_can_be_called_is_a_handler() -> None:
+    class Handler:
+        def __call__(self, message: Message, session: Session) -> None: ...
+
+    app = Outbox()
+    app.subscribe("s", "t")(Handler())
+    assert app.subscriptions["s"].wants == (Session, "session")
 
 
 def test_a_name_can_be_taken_once() -> None:
