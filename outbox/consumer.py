@@ -13,6 +13,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from outbox import handling, operations
@@ -111,14 +112,15 @@ class Consumer:
 
     async def _settle_until_finished(self) -> None:
         """Settle what is finished, as soon as it is and the settlement before has committed; in the end all of it."""
+        last_parts = time.monotonic()
         while not self._finishing:
-            parts = False
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._settleable.wait(), _PARTS)
-            except TimeoutError:
-                parts = True
             self._settleable.clear()
+            parts = time.monotonic() - last_parts >= _PARTS
             await self._settle_now(parts)
+            if parts:
+                last_parts = time.monotonic()
         await self._settle_now(parts=True)
 
     def stop(self) -> None:

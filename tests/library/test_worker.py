@@ -340,6 +340,26 @@ def handle(message):
     assert [what for what in seen(shop) if what.startswith("began")][1:] == [f"began 1 {n}" for n in range(1, 10)]
 
 
+def test_a_slow_message_does_not_keep_its_neighbours_from_being_settled(shop: Database, tmp_path: Path) -> None:
+    """Not even while other batches are settled all the time: a crash would repeat them."""
+    app = f"""{PREAMBLE}
+@app.subscribe("s", "t", prefetch=10, concurrency=2)
+def handle(message):
+    while message.payload == "slow" and not os.path.exists("go-on"):
+        time.sleep(0.01)
+"""
+    publish(shop, "t", "slow", *range(9))
+    with worker(shop.url, tmp_path, app):
+
+        def only_the_slow_one_is_left() -> bool:
+            publish(shop, "t", *range(5))
+            return bool(shop.value("SELECT messages = 1 FROM outbox.in_flight WHERE offsets @> 1::bigint"))
+
+        wait_for(only_the_slow_one_is_left, "its neighbours settled")
+        (tmp_path / "go-on").touch()
+        wait_for_rest(shop)
+
+
 def test_a_handler_that_outlasts_the_grace_time_loses_its_message_to_others(shop: Database, tmp_path: Path) -> None:
     app = f"""{PREAMBLE}
 @app.subscribe("s", "t")
