@@ -109,12 +109,14 @@ def settle(db: psycopg.Connection[Any], worker: int, pulled: list[Pulled]) -> No
 
 
 def drain(db: psycopg.Connection[Any], subscription: str, worker: int, limit: int = 100) -> list[Any]:
-    """Pull and settle until nothing comes; the payloads in order."""
+    """Pull and settle until nothing comes; the payloads in order. Fails if there is no end."""
     found: list[Any] = []
-    while pulled := pull(db, subscription, worker, limit):
+    for _ in range(1_000):
+        if not (pulled := pull(db, subscription, worker, limit)):
+            return found
         settle(db, worker, pulled)
         found += payloads(pulled)
-    return found
+    raise AssertionError(f"no end of messages, the last: {found[-3:]}")
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:

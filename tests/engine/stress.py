@@ -243,7 +243,9 @@ class Stress:
             db.execute("SELECT outbox.recover(id) FROM outbox.worker")
             worker = self.register(db)
             take = "SELECT lease_id, payload FROM outbox.pull('s', %s, 1000)"
-            while rows := db.execute(take, (worker,)).fetchall():
+            for _ in range(1_000):
+                if not (rows := db.execute(take, (worker,)).fetchall()):
+                    break
                 self.write(db, [body for _, body in rows])
                 db.execute("SELECT outbox.settle(%s, %s)", (worker, sorted({lease for lease, _ in rows})))
             self.ledger.effects.update(body for (body,) in db.execute("SELECT body FROM effect"))
