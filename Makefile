@@ -23,7 +23,7 @@ lint: $(VENV)/ready
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-stress: $(VENV)/ready  ## the engine under everything at once, for minutes; prints seeds
+stress: $(VENV)/ready  ## the engine under everything at once; ARGS='seconds seed'
 	$(VENV)/bin/python -m tests.engine.stress $(ARGS)
 
 bench: $(VENV)/ready  ## first measurements, against hand-written SQL in the same run

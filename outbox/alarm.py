@@ -62,7 +62,7 @@ class Alarm:
                     async for notification in connection.notifies():
                         self._ring(notification.payload)
             self._set_listening(False)
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # the database is away
 
     async def doze(self, sleeper: Sleeper) -> bool:
         """Take the locks that make publishers notify; True if they are new.

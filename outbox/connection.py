@@ -98,7 +98,7 @@ def _on_psycopg(connection: psycopg.Connection[Any], statement: Statement) -> li
         if statement.binary:
             _load_json_as_bytes(cursor)
         cursor.execute(statement.sql, statement.args)
-        return cursor.fetchall()  # type: ignore[return-value]
+        return cursor.fetchall()  # type: ignore[return-value]  # tuples are rows
 
 
 async def _on_async_psycopg(connection: psycopg.AsyncConnection[Any], statement: Statement) -> list[Row]:
@@ -106,7 +106,7 @@ async def _on_async_psycopg(connection: psycopg.AsyncConnection[Any], statement:
         if statement.binary:
             _load_json_as_bytes(cursor)
         await cursor.execute(statement.sql, statement.args)
-        return await cursor.fetchall()  # type: ignore[return-value]
+        return await cursor.fetchall()  # type: ignore[return-value]  # tuples are rows
 
 
 def _on_sqlalchemy(connection: sqlalchemy.Connection, statement: Statement) -> list[Row]:
@@ -184,7 +184,7 @@ def _cause(error: BaseException) -> tuple[BaseException, str | None]:
         state = getattr(found, "sqlstate", None) or getattr(found, "pgcode", None)
         if state and not hasattr(found, "orig"):
             wrapped = found.__cause__  # SQLAlchemy's copy of asyncpg's error has the state, but not the hint
-            return (wrapped if hasattr(wrapped, "hint") else found), state  # type: ignore[return-value]
+            return (wrapped if hasattr(wrapped, "hint") else found), state  # type: ignore[return-value]  # not None
         found = getattr(found, "orig", None) or found.__cause__
     return error, None
 

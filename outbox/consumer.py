@@ -176,7 +176,7 @@ class Consumer:
         except WorkerLost:
             if worker == self.worker:
                 self.lost.set()
-            await asyncio.sleep(_DEAF_POLL)
+            await asyncio.sleep(_DEAF_POLL)  # while the worker registers anew
             return []
         except AWAY as error:
             self._unsure = 2

@@ -4,7 +4,7 @@ Publishers roll back, use savepoints, dawdle, publish in bulk and lock their key
 xid open and writes nothing, one is prepared. Pullers roll back, nack, release, and die with leases in their hands. Each
 effect is written in the transaction that settles its message.
 
-    python tests/engine/stress.py DATABASE_URL [seconds] [seed]
+    python -m tests.engine.stress [seconds] [seed]
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import psycopg
+import sqlalchemy
+
+from outbox import schema
+from outbox.database import sqlalchemy_url
+from tests.servers import Postgres, embedded_binaries
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS account (key text PRIMARY KEY, turn int NOT NULL);
@@ -254,8 +259,20 @@ class Stress:
             self.ledger.left["lag"] = db.execute("SELECT sum(lag)::int FROM outbox.lag").fetchone()[0]
 
 
+def main(seconds: float = 60, seed: int | None = None) -> int:
+    """Run once on a fresh embedded Postgres; returns 1 if anything was lost, doubled, made up or reordered."""
+    cluster = Postgres(embedded_binaries())
+    try:
+        with sqlalchemy.create_engine(sqlalchemy_url(cluster.url())).connect() as connection:
+            schema.migrate(connection)
+        seed = random.randrange(1_000_000) if seed is None else seed
+        ledger = Stress(cluster.url(), seconds, seed).run()
+        print(f"seed {seed}: {ledger}")
+        return 1 if ledger.lost or ledger.doubled or ledger.made_up or ledger.inversions else 0
+    finally:
+        cluster.remove()
+
+
 if __name__ == "__main__":
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5
-    seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    ledger = Stress(sys.argv[1], seconds, seed).run()
-    print(f"seed {seed}:", ledger, ledger.lost[:3], ledger.doubled[:3])
+    given = sys.argv[1:]
+    sys.exit(main(*map(float, given[:1]), *map(int, given[1:2])))
