@@ -31,6 +31,7 @@ The life of a message:
 from outbox.client import Outbox
 from outbox.errors import (
     CursorBeyondLog,
+    HandlerStuck,
     InvalidDeclaration,
     InvalidMessage,
     LeaseLost,
@@ -39,9 +40,11 @@ from outbox.errors import (
     PublishError,
     SchemaOutdated,
     SubscriptionNotFound,
+    TimeLimitExceeded,
     TopicNotDeclared,
     WorkerLost,
 )
+from outbox.inbox import once
 from outbox.model import Ack, Message, MessageId, NewMessage, Reject, Retry
 from outbox.payload import Limits
 from outbox.retries import Retries
@@ -51,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Ack",
     "CursorBeyondLog",
+    "HandlerStuck",
     "InvalidDeclaration",
     "InvalidMessage",
     "LeaseLost",
@@ -67,6 +71,8 @@ __all__ = [
     "Retry",
     "SchemaOutdated",
     "SubscriptionNotFound",
+    "TimeLimitExceeded",
     "TopicNotDeclared",
     "WorkerLost",
+    "once",
 ]

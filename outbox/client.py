@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import timedelta
 from itertools import islice
 from typing import Any, Literal, TypeVar, overload
 
@@ -17,12 +18,14 @@ from outbox.model import MessageId, NewMessage
 from outbox.operations import Operation
 from outbox.payload import Encoded, Limits
 from outbox.retries import Retries
-from outbox.subscription import Guarantee, Subscription
+from outbox.subscription import Guarantee, OnFailure, Subscription
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Callable[..., Any])
 AsyncTransaction = psycopg.AsyncConnection[Any] | sqlalchemy_async.AsyncConnection | sqlalchemy_async.AsyncSession
 
+#: How long a call of a handler may take if its subscription does not say.
+TIME_LIMIT = timedelta(minutes=10)
 #: Messages that one bulk statement carries.
 _CHUNK = 5_000
 
@@ -62,6 +65,7 @@ class Outbox:
         headers: dict[str, str] | None = None,
         priority: int = 0,
         content_type: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Awaitable[MessageId]: ...
 
     @overload
@@ -75,6 +79,7 @@ class Outbox:
         headers: dict[str, str] | None = None,
         priority: int = 0,
         content_type: str | None = None,
+        idempotency_key: str | None = None,
     ) -> MessageId: ...
 
     def publish(
@@ -87,6 +92,7 @@ class Outbox:
         headers: dict[str, str] | None = None,
         priority: int = 0,
         content_type: str | None = None,
+        idempotency_key: str | None = None,
     ) -> MessageId | Awaitable[MessageId]:
         """Append a message to a topic, in the caller's transaction; await it if the connection is async.
 
@@ -100,16 +106,18 @@ class Outbox:
             headers: names and values are text.
             priority: 0 to 9, the higher is delivered first; capped at the topic's highest.
             content_type: of a payload of bytes; "application/octet-stream" by default.
+            idempotency_key: names what is published: if a message was published to the topic with it before, within
+                the topic's deduplication window, nothing is stored. Waits for a transaction that is just doing so.
 
         Returns:
-            The message's id.
+            The message's id; that of the earlier message if there was one.
 
         Raises:
             InvalidMessage: it breaks a limit or can't be encoded; nothing was sent.
             TopicNotDeclared: the topic does not exist and `outbox.declare_topics` is off.
             SchemaOutdated: run `outbox migrate`.
         """
-        message = self._encode(NewMessage(payload, key, headers or {}), content_type)
+        message = self._encode(NewMessage(payload, key, headers or {}, idempotency_key), content_type)
         return self._run(operations.publish(_checked(topic), message, priority), connection)
 
     @overload
@@ -126,10 +134,10 @@ class Outbox:
         """Append many messages to a topic, in order, in the caller's transaction; many times faster than one by one.
 
         Args:
-            messages: payloads, or `NewMessage`s with key and headers.
+            messages: payloads, or `NewMessage`s with key, headers and idempotency key.
 
         Returns:
-            How many.
+            How many were stored: all, but for those with an idempotency key that is known.
 
         Raises:
             InvalidMessage: one of them breaks a limit or can't be encoded; roll back, since others may have been sent.
@@ -141,25 +149,49 @@ class Outbox:
 
     @overload
     def declare_topic(
-        self, connection: AsyncTransaction, name: str, *, partitions: int = 1, max_priority: int = 0
+        self,
+        connection: AsyncTransaction,
+        name: str,
+        *,
+        partitions: int = 1,
+        max_priority: int = 0,
+        deduplication_window: timedelta | None = None,
     ) -> Awaitable[None]: ...
 
     @overload
-    def declare_topic(self, connection: Any, name: str, *, partitions: int = 1, max_priority: int = 0) -> None: ...
+    def declare_topic(
+        self,
+        connection: Any,
+        name: str,
+        *,
+        partitions: int = 1,
+        max_priority: int = 0,
+        deduplication_window: timedelta | None = None,
+    ) -> None: ...
 
     def declare_topic(
-        self, connection: Any, name: str, *, partitions: int = 1, max_priority: int = 0
+        self,
+        connection: Any,
+        name: str,
+        *,
+        partitions: int = 1,
+        max_priority: int = 0,
+        deduplication_window: timedelta | None = None,
     ) -> Awaitable[None] | None:
         """Create a topic, in the caller's transaction; the same again changes nothing.
 
         Args:
             partitions: 1 to 1,024 ordered sub-logs; a key always goes to the same one.
             max_priority: 0 to 9; each priority is a sub-log of its own.
+            deduplication_window: how long an idempotency key is remembered, 1 second to 30 days; None: as it is, or
+                7 days. It may be changed; keys that were published before keep theirs.
 
         Raises:
             InvalidDeclaration: it exists with other settings.
         """
-        return self._run(operations.declare_topic(_checked(name), partitions, max_priority), connection)
+        return self._run(
+            operations.declare_topic(_checked(name), partitions, max_priority, deduplication_window), connection
+        )
 
     def subscribe(
         self,
@@ -170,12 +202,17 @@ class Outbox:
         prefetch: int | None = None,
         retries: Retries | None = None,
         start: Literal["first", "next"] = "first",
+        batch: int | None = None,
+        ordered: bool = False,
+        on_failure: OnFailure | None = None,
+        time_limit: timedelta | None = TIME_LIMIT,
     ) -> Callable[[H], H]:
         """Make the decorated function, sync or async, the handler of a subscription. `outbox worker` runs it.
 
-        It takes the message and, if its signature asks, a `Session`, `AsyncSession`, `psycopg.Connection` or
-        `psycopg.AsyncConnection`, in a transaction that commits when it returns. Returning is an ack; an exception
-        is a retry; `Retry` and `Reject` may be raised or returned.
+        It takes the message, or a `list[Message]`, and, if its signature asks, a `Session`, `AsyncSession`,
+        `psycopg.Connection` or `psycopg.AsyncConnection`, in a transaction that commits when it returns. Returning is
+        an ack; an exception is a retry; `Ack`, `Retry` and `Reject` may be returned, the last two raised as well. A
+        handler of a list may return a list of outcomes, one a message; what is not acked must have had no effects.
 
         Args:
             name: each subscription gets every message; the workers of one share them.
@@ -185,11 +222,20 @@ class Outbox:
             prefetch: messages in hand at most in each worker process; None adapts to the handler's speed.
             retries: when a failed message is tried again, and how often.
             start: where a new subscription starts: "first" is all history that is kept, "next" what commits from now.
+            batch: messages at most in a list, or that share a transaction. When one fails, all are tried one by one.
+                100 by default for a list, else 1.
+            ordered: messages of a partition are handled one after the other, in order, by one worker at a time.
+            on_failure: of an ordered subscription: "park" (the default): later messages of its key wait behind the
+                failed one; "block": all of its partition do; "dead-letter": it is given up on at once.
+            time_limit: a call of the handler that takes longer is cancelled, and fails; one that can't be cancelled
+                has its process replaced. None: it may take for ever.
 
         Raises:
             InvalidDeclaration: the name is taken, or the handler's signature does not fit.
         """
 
+        if on_failure is not None and not ordered:
+            raise InvalidDeclaration(f"on_failure={on_failure!r} goes with ordered=True")
         if not isinstance(name, str):
             raise InvalidDeclaration("subscribe needs a name and topics: @app.subscribe('mailer', 'orders.*')")
 
@@ -205,13 +251,17 @@ class Outbox:
                 prefetch=prefetch,
                 retries=retries or Retries(),
                 start=start,
+                batch=batch,
+                on_failure=(on_failure or "park") if ordered else None,
+                time_limit=time_limit,
             )
             return handler
 
         return register
 
     def _encode(self, message: NewMessage, content_type: str | None) -> Encoded:
-        return payload.encode(message.payload, message.key, message.headers, content_type, self.limits)
+        key = message.idempotency_key
+        return payload.encode(message.payload, message.key, message.headers, content_type, self.limits, key)
 
     def _run(self, operation: Operation[T], connection: Any) -> T | Awaitable[T]:
         """Run it on the caller's connection: the result, or an awaitable of it."""

@@ -14,20 +14,24 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
-from outbox import handling, operations
+from outbox import chunks, handling, operations
 from outbox.alarm import Alarm
+from outbox.chunks import Call, Chunk, Deferred
 from outbox.database import AWAY, Database
 from outbox.errors import LeaseLost, WorkerLost
+from outbox.handling import Interrupted
 from outbox.logs import log
 from outbox.model import Message
-from outbox.operations import Settlement
+from outbox.operations import Failure, Settlement
 from outbox.pace import Pace
-from outbox.runners import Chunk, Coroutines, Threads
+from outbox.runners import Coroutines, Threads
 from outbox.settling import Ledger
 from outbox.subscription import Subscription
 from outbox.transactions import Transactions
+from outbox.watchdog import Watchdog
 
 #: Seconds that an idle consumer polls fast before it dozes: a publisher may have looked before it commits.
 _LINGER = 0.005
@@ -45,7 +49,13 @@ class Consumer:
     """Consumes one subscription until it is stopped."""
 
     def __init__(
-        self, subscription: Subscription, database: Database, alarm: Alarm, transactions: Transactions, worker: int
+        self,
+        subscription: Subscription,
+        database: Database,
+        alarm: Alarm,
+        transactions: Transactions,
+        watchdog: Watchdog,
+        worker: int,
     ) -> None:
         self.name = subscription.name
         self.subscription = subscription
@@ -53,9 +63,11 @@ class Consumer:
         self.rung = asyncio.Event()
         #: Set when the worker was found dead and must register anew.
         self.lost = asyncio.Event()
+        #: Set when a handler could not be stopped: the process must be replaced.
+        self.stuck = asyncio.Event()
         self._database, self._alarm, self._transactions = database, alarm, transactions
         self._leased = subscription.guarantee != "at-most-once"
-        self._pace = Pace(subscription.concurrency, subscription.prefetch)
+        self._pace = Pace(subscription.concurrency, subscription.prefetch, subscription.batch)
         self._ledger = Ledger()
         self._waiting: deque[Message] = deque()
         self._running = 0
@@ -75,7 +87,7 @@ class Consumer:
         self._dozing = False
         self._waking: asyncio.Future[None] | None = None
         self._chance = random.Random()
-        self._runner: Threads | Coroutines = self._make_runner()
+        self._runner: Threads | Coroutines = self._make_runner(watchdog)
 
     @property
     def running(self) -> int:
@@ -153,16 +165,30 @@ class Consumer:
         self.lost.clear()
         self._room.set()
 
-    def _make_runner(self) -> Threads | Coroutines:
+    def _make_runner(self, watchdog: Watchdog) -> Threads | Coroutines:
         subscription, transactions = self.subscription, self._transactions
+        limit = subscription.time_limit.total_seconds() if subscription.time_limit else None
+
+        def failed(call: Call) -> handling.Outcomes | None:
+            return handling.failed(subscription, call, Interrupted())
+
         if subscription.is_async:
             return Coroutines(
-                lambda message: handling.handle_async(subscription, message, self.worker, transactions), self._done
+                lambda call: handling.handle_async(subscription, call, self.worker, transactions),
+                failed,
+                self._done,
+                self._give_up,
+                watchdog,
+                limit,
             )
         return Threads(
             subscription.concurrency,
-            lambda message: handling.handle(subscription, message, self.worker, transactions),
+            lambda call: handling.handle(subscription, call, self.worker, transactions),
+            failed,
             self._done,
+            self._give_up,
+            watchdog,
+            limit,
         )
 
     async def _pull(self, limit: int) -> list[Message]:
@@ -197,8 +223,8 @@ class Consumer:
 
     @property
     def _lease_size(self) -> int | None:
-        """Each message's transaction settles it: a lease of its own, so that they don't wait for one another."""
-        return 1 if self.subscription.guarantee == "exactly-once" else None
+        """A transaction that settles has leases of its own, so that handlers don't wait for one another."""
+        return self.subscription.batch if self.subscription.guarantee == "exactly-once" else None
 
     def _accept(self, messages: list[Message]) -> None:
         for message in messages:
@@ -233,15 +259,17 @@ class Consumer:
     def _dispatch(self) -> None:
         while self._idle_runners and self._waiting:
             size = min(self._pace.chunk, -(-len(self._waiting) // self._idle_runners))
-            chunk = Chunk([self._waiting.popleft() for _ in range(size)])
+            chunk = chunks.cut(self._waiting, self.subscription, size)
             self._idle_runners -= 1
-            self._running += size
+            self._running += chunk.size
             self._still.clear()
             self._runner.start(chunk)
 
     def _done(self, chunk: Chunk) -> None:
+        if chunk.given_up:
+            return  # it came to its end after all; its worker is on its way out
         self._idle_runners += 1
-        self._running -= len(chunk.messages)
+        self._running -= chunk.size
         if chunk.results:
             self._pace.note(len(chunk.results), chunk.seconds)
         for message, error in chunk.results:
@@ -252,6 +280,37 @@ class Consumer:
         if self._running == 0:
             self._still.set()
 
+    def _give_up(self, chunk: Chunk, call: Call) -> None:
+        """A handler goes on beyond its limit: settle what else there is, as far as it can be known."""
+        chunk.given_up = True
+        self._running -= chunk.size
+        for message, error in [*chunk.results, *zip(call.messages, self._stuck_outcomes(call), strict=True)]:
+            self._close(message, error)
+        self.stuck.set()
+        self._settleable.set()
+        if self._running == 0:
+            self._still.set()
+
+    def _stuck_outcomes(self, call: Call) -> list[Exception]:
+        """Of many, nobody knows who is guilty: they are tried again one by one."""
+        outcomes = handling.failed(self.subscription, call, Interrupted())
+        return [Deferred() if outcomes is None else outcomes[0] or Deferred()] * len(call.messages)
+
+    def blame(self) -> Settlement | None:
+        """What is to be settled of the call that keeps the event loop from going on; asked from another thread."""
+        call = self._runner.blocking_call() if isinstance(self._runner, Coroutines) else None
+        if call is None:
+            return None
+        failures: dict[int, list[Failure]] = {}
+        for message, error in zip(call.messages, self._stuck_outcomes(call), strict=True):
+            if message.lease_id is not None:
+                failures.setdefault(message.lease_id, []).append(self._failure(message, error))
+        parts: list[str | None] = [operations.ranges(f.offset for f in of_lease) for of_lease in failures.values()]
+        return Settlement(list(failures), parts, list(chain.from_iterable(failures.values()))) if failures else None
+
+    def _failure(self, message: Message, error: Exception) -> Failure:
+        return handling.failure_of(self.subscription, message, message.lease_id or 0, error, self._chance)
+
     def _close(self, message: Message, error: Exception | None) -> None:
         lease = message.lease_id
         if lease is None:
@@ -259,17 +318,21 @@ class Consumer:
                 self._log_failure(logging.ERROR, "failed without a lease: message dropped", message, error)
         elif error is None and self.subscription.guarantee != "exactly-once":
             self._ledger.close(lease, message.offset, None)
-        elif error is None or isinstance(error, LeaseLost):
+        elif error is None:
+            if self._ledger.settled(lease, message.offset):
+                self._forget({lease})
+        elif isinstance(error, LeaseLost):
             self._ledger.drop(lease)
             self._forget({lease})
-            if error is not None:
-                self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, error)
+            self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, error)
         else:
             self._fail(message, lease, error)
 
     def _fail(self, message: Message, lease: int, error: Exception) -> None:
-        failure = handling.failure_of(self.subscription, message, lease, error, self._chance)
+        failure = self._failure(message, error)
         self._ledger.close(lease, message.offset, failure)
+        if isinstance(error, Deferred):
+            return
         if failure.delay is None:
             self._log_failure(logging.ERROR, "dead letter", message, error, reason=failure.reason)
         else:
@@ -313,8 +376,8 @@ class Consumer:
             self._forget(settlement.leases)
 
     def _forget(self, leases: Iterable[int]) -> None:
-        """They are settled. If one was a redelivery, others may have waited for it: look at once."""
-        if not self._redelivered.isdisjoint(leases):
+        """They are settled. If one was a redelivery, or of an ordered partition, others wait for it: look at once."""
+        if self.subscription.on_failure or not self._redelivered.isdisjoint(leases):
             self._redelivered.difference_update(leases)
             self.rung.set()
 

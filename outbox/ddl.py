@@ -8,6 +8,12 @@ from alembic import op
 SCHEMA = "outbox"
 CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS outbox"
 
+#: What a database needs in which only effects of consumers live: see `outbox.once`.
+INBOX = [
+    ("tables", "inbox"),
+    *(("functions", name) for name in ("key_slot", "slot_lock", "enter_slot", "once", "truncate_slot", "rotate_keys")),
+]
+
 _package = Path(__file__).parent
 #: Inside the package when it is installed, beside it in a checkout.
 MIGRATIONS = _package / "migrations" if (_package / "migrations").is_dir() else _package.parent / "migrations"
@@ -48,6 +54,7 @@ _DROP_EVERYTHING = """
 DO $$
 DECLARE
     object record;
+    function text;
 BEGIN
     FOR object IN
         SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
@@ -61,10 +68,10 @@ BEGIN
     LOOP
         EXECUTE format('DROP %s IF EXISTS %s CASCADE', object.kind, object.name);
     END LOOP;
-    FOR object IN
-        SELECT p.oid::regprocedure AS name FROM pg_proc p WHERE p.pronamespace = 'outbox'::regnamespace
+    FOREACH function IN ARRAY  -- all names first: one may go with another
+        ARRAY(SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'outbox'::regnamespace)
     LOOP
-        EXECUTE format('DROP FUNCTION IF EXISTS %s CASCADE', object.name);
+        EXECUTE format('DROP FUNCTION IF EXISTS %s CASCADE', function);
     END LOOP;
 END $$
 """.strip()

@@ -9,6 +9,8 @@ OutboxError
 ├── SubscriptionNotFound
 ├── LeaseLost
 ├── WorkerLost
+├── TimeLimitExceeded
+├── HandlerStuck
 ├── NotOwnTransaction
 └── CursorBeyondLog
 """
@@ -61,6 +63,14 @@ class LeaseLost(OutboxError):
 
 class WorkerLost(OutboxError):
     """Raised when a worker pulls that is not registered, or was found dead and replaced."""
+
+
+class TimeLimitExceeded(OutboxError):
+    """Raised when a handler ran longer than its subscription's time limit; its effects roll back."""
+
+
+class HandlerStuck(OutboxError):
+    """Raised by a worker that must be replaced: a handler went on beyond its time limit and could not be stopped."""
 
 
 class NotOwnTransaction(OutboxError):

@@ -1,4 +1,4 @@
-"""Call a handler with a message, in the transaction that it asks for, and say what became of it. Never raises."""
+"""Call a handler, in the transaction that it asks for, and say what became of its messages. Never raises."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import traceback
 from typing import Any
 
 from outbox import operations
+from outbox.chunks import Call, Deferred, is_final
 from outbox.connection import run, run_async
-from outbox.errors import LeaseLost
+from outbox.errors import LeaseLost, TimeLimitExceeded
 from outbox.model import Message, Reject, Retry
-from outbox.operations import Failure, Operation, Settlement
+from outbox.operations import Failure, Settlement, ranges
 from outbox.subscription import Subscription
 from outbox.transactions import NotBegun, Transactions
 
@@ -23,57 +24,98 @@ _TRACEBACK_LIMIT = 8_000
 _SHORTLY = 1.0
 
 
-def handle(subscription: Subscription, message: Message, worker: int, transactions: Transactions) -> Exception | None:
-    """Handle one message; None if it is done, else why not: its effects have been rolled back."""
+Outcomes = list[Exception | None]
+
+
+class Interrupted(BaseException):
+    """Raised in the thread of a handler that is over its time limit; no `except Exception` swallows it."""
+
+
+def handle(subscription: Subscription, call: Call, worker: int, transactions: Transactions) -> Outcomes | None:
+    """Make a call: for each message None if it is done, else why not. None for all: they are to be tried one by one."""
     try:
         if subscription.wants is None:
-            _check(subscription.handler(message))
-            return None
+            return _talk(subscription, call.messages, {})
         kind, parameter = subscription.wants
         with transactions.open(kind) as transaction:
-            _check(subscription.handler(message, **{parameter: transaction}))
-            if subscription.guarantee == "exactly-once":
-                run(_settlement(message, worker), transaction)
-        return None
+            outcomes = _talk(subscription, call.messages, {parameter: transaction})
+            if settlement := _settlement(subscription, call, outcomes):
+                run(operations.settle(worker, settlement, durable=True), transaction)
+        return outcomes
     except BaseException as error:  # whatever it is, the thread goes on with the next message
-        return _as_failure(error)
+        return failed(subscription, call, error)
 
 
 async def handle_async(
-    subscription: Subscription, message: Message, worker: int, transactions: Transactions
-) -> Exception | None:
-    """Handle one message with a coroutine; None if it is done, else why not."""
+    subscription: Subscription, call: Call, worker: int, transactions: Transactions
+) -> Outcomes | None:
+    """Make a call with coroutines; returns as `handle` does."""
     try:
         if subscription.wants is None:
-            _check(await subscription.handler(message))
-            return None
+            return await _talk_async(subscription, call.messages, {})
         kind, parameter = subscription.wants
         async with transactions.open_async(kind) as transaction:
-            _check(await subscription.handler(message, **{parameter: transaction}))
-            if subscription.guarantee == "exactly-once":
-                await run_async(_settlement(message, worker), transaction)
-        return None
+            outcomes = await _talk_async(subscription, call.messages, {parameter: transaction})
+            if settlement := _settlement(subscription, call, outcomes):
+                await run_async(operations.settle(worker, settlement, durable=True), transaction)
+        return outcomes
     except BaseException as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # it is we who are cancelled, and not something that the handler waited for
-        return _as_failure(error)
+        return failed(subscription, call, error)
+
+
+def failed(subscription: Subscription, call: Call, error: BaseException) -> Outcomes | None:
+    """What a call comes to whose effects rolled back: an error for its message, or the same again one by one."""
+    reason = _as_exception(subscription, error)
+    together = len(call.messages) > 1 and not isinstance(reason, NotBegun) and subscription.guarantee != "at-most-once"
+    return None if together else [reason] * len(call.messages)
+
+
+def _as_exception(subscription: Subscription, error: BaseException) -> Exception:
+    if isinstance(error, Interrupted) and subscription.time_limit:
+        limit = subscription.time_limit.total_seconds()
+        return TimeLimitExceeded(f"the handler took longer than its time limit of {limit:g} s")
+    return error if isinstance(error, Exception) else RuntimeError(f"the handler raised {error!r}")
+
+
+def _talk(subscription: Subscription, messages: list[Message], given: dict[str, Any]) -> Outcomes:
+    if subscription.takes_list:
+        return _outcomes(messages, subscription.handler(messages, **given))
+    for message in messages:
+        _check(subscription.handler(message, **given))
+    return [None] * len(messages)
+
+
+async def _talk_async(subscription: Subscription, messages: list[Message], given: dict[str, Any]) -> Outcomes:
+    if subscription.takes_list:
+        return _outcomes(messages, await subscription.handler(messages, **given))
+    for message in messages:
+        _check(await subscription.handler(message, **given))
+    return [None] * len(messages)
 
 
 def failure_of(
     subscription: Subscription, message: Message, lease: int, error: Exception, chance: random.Random
 ) -> Failure:
     """Decide what a failed message comes to: another try, or a dead letter."""
+    if isinstance(error, Deferred):
+        return Failure(lease, message.offset, 0, None, None, charged=False)
     retries, described = subscription.retries, describe(error)
     if isinstance(error, NotBegun):
         return Failure(lease, message.offset, _SHORTLY, None, described, charged=False)
-    if isinstance(error, Reject):
-        return Failure(lease, message.offset, None, "rejected", described)
-    if message.attempt >= retries.max_attempts:
-        return Failure(lease, message.offset, None, "attempts exhausted", described)
+    if is_final(subscription, message, error):
+        return Failure(lease, message.offset, None, _reason(subscription, error), described)
     after = error.after if isinstance(error, Retry) else None
     delay = retries.delay(message.attempt, chance) if after is None else after
     return Failure(lease, message.offset, delay.total_seconds(), None, described)
+
+
+def _reason(subscription: Subscription, error: Exception) -> str:
+    if isinstance(error, Reject):
+        return "rejected"
+    return "failed" if subscription.on_failure == "dead-letter" else "attempts exhausted"
 
 
 def describe(error: Exception) -> dict[str, str]:
@@ -90,11 +132,36 @@ def describe(error: Exception) -> dict[str, str]:
     }
 
 
-def _settlement(message: Message, worker: int) -> Operation[None]:
-    """Settle the message in the transaction of its effects: one commit, and none if the lease is lost."""
-    if message.lease_id is None:
-        raise LeaseLost(f"message {message.id} was pulled without a lease")
-    return operations.settle(worker, Settlement([message.lease_id]), durable=True)
+def _settlement(subscription: Subscription, call: Call, outcomes: Outcomes) -> Settlement | None:
+    """What the transaction of the effects settles itself: one commit, and none if a lease is lost."""
+    if subscription.guarantee != "exactly-once":
+        return None
+    done: dict[int, list[int]] = {}
+    for message, error in zip(call.messages, outcomes, strict=True):
+        if message.lease_id is None:
+            raise LeaseLost(f"message {message.id} was pulled without a lease")
+        if error is None:
+            done.setdefault(message.lease_id, []).append(message.offset)
+    parts = [None if len(offsets) == call.sizes[lease] else ranges(offsets) for lease, offsets in done.items()]
+    return Settlement(list(done), parts if any(parts) else None) if done else None
+
+
+def _outcomes(messages: list[Message], returned: Any) -> Outcomes:
+    """What a handler of many messages says of each of them: nothing is an ack."""
+    if not isinstance(returned, list | tuple):
+        _check(returned)
+        return [None] * len(messages)
+    if len(returned) != len(messages):
+        raise TypeError(f"the handler got {len(messages)} messages and returned {len(returned)} outcomes")
+    return [_outcome(one) for one in returned]
+
+
+def _outcome(returned: Any) -> Exception | None:
+    try:
+        _check(returned)
+    except (Retry, Reject) as error:
+        return error
+    return None
 
 
 def _check(outcome: Any) -> None:
@@ -108,10 +175,6 @@ def _check(outcome: Any) -> None:
             f"the handler returned a {type(outcome).__name__} that nobody runs: "
             "a coroutine function under a decorator must stay one (async def wrapper)"
         )
-
-
-def _as_failure(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(f"the handler raised {error!r}")
 
 
 def _storable(text: str) -> str:

@@ -42,6 +42,8 @@ class NewMessage:
     #: Messages with the same key are delivered in the order in which their transactions serialised on it.
     key: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    #: Published once: another message with it, to the same topic within its window, is not stored.
+    idempotency_key: str | None = None
 
 
 class Message:

@@ -5,7 +5,7 @@ No I/O here: `outbox.connection` runs an operation on a connection of any kind, 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -42,6 +42,11 @@ class Settlement:
     failures: list[Failure] = field(default_factory=list)
 
 
+def ranges(offsets: Iterable[int]) -> str:
+    """Offsets as an int8multirange's text."""
+    return "{" + ",".join(f"[{offset},{offset}]" for offset in sorted(offsets)) + "}"
+
+
 class Failure(msgspec.Struct, frozen=True):
     """A failed message, as `outbox.settle` takes it."""
 
@@ -49,10 +54,10 @@ class Failure(msgspec.Struct, frozen=True):
     offset: int
     #: Seconds until the next try; None: a dead letter.
     delay: float | None
-    #: Why it is a dead letter: "rejected" or "attempts exhausted".
+    #: Why it is a dead letter: "rejected", "attempts exhausted", or "failed" where an ordered subscription goes on.
     reason: str | None
-    #: class, text and traceback.
-    error: dict[str, str]
+    #: class, text and traceback; None: it was not tried.
+    error: dict[str, str] | None
     #: Is an attempt spent?
     charged: bool = True
 
@@ -71,8 +76,8 @@ def check_schema() -> Operation[None]:
 def publish(topic: str, message: Encoded, priority: int) -> Operation[MessageId]:
     rows = yield Statement(
         'SELECT partition_id, "offset" FROM outbox.publish(CAST(%s AS text), CAST(CAST(%s AS text) AS json), '
-        "CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb), CAST(%s AS int), CAST(%s AS bytea))",
-        (topic, message.json, message.key, message.headers, priority, message.body),
+        "CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb), CAST(%s AS int), CAST(%s AS bytea), CAST(%s AS text))",
+        (topic, message.json, message.key, message.headers, priority, message.body, message.idempotency_key),
     )
     return MessageId(*rows[0])
 
@@ -81,11 +86,11 @@ def publish_many(topic: str, messages: list[Encoded], priority: int) -> Operatio
     """Arrays go in binary where the driver can: ten times faster than as text."""
     if not messages:
         return 0
-    json, bodies, keys, headers = zip(*messages, strict=True)
+    json, bodies, keys, headers, idempotency_keys = zip(*messages, strict=True)
     rows = yield Statement(
         "SELECT outbox.publish_many(CAST(%s AS text), CAST(CAST(%b AS text[]) AS json[]), CAST(%b AS text[]), "
-        "CAST(CAST(%b AS text[]) AS jsonb[]), CAST(%s AS int), CAST(%b AS bytea[]))",
-        (topic, _array(json), _array(keys), _array(headers), priority, _array(bodies)),
+        "CAST(CAST(%b AS text[]) AS jsonb[]), CAST(%s AS int), CAST(%b AS bytea[]), CAST(%b AS text[]))",
+        (topic, _array(json), _array(keys), _array(headers), priority, _array(bodies), _array(idempotency_keys)),
     )
     return int(rows[0][0])
 
@@ -95,16 +100,28 @@ def _array(values: tuple[Any, ...]) -> list[Any] | None:
     return list(values) if any(value is not None for value in values) else None
 
 
-def declare_topic(name: str, partitions: int, max_priority: int) -> Operation[None]:
+def declare_topic(
+    name: str, partitions: int, max_priority: int, deduplication_window: timedelta | None
+) -> Operation[None]:
     yield Statement(
-        "SELECT outbox.declare_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int))",
-        (name, partitions, max_priority),
+        "SELECT outbox.declare_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int), "
+        "deduplication_window => make_interval(secs => CAST(%s AS float8)))",
+        (name, partitions, max_priority, deduplication_window.total_seconds() if deduplication_window else None),
     )
 
 
-def subscribe(name: str, guarantee: str, max_attempts: int) -> Operation[None]:
+def once(consumer: str, key: str, remembered: timedelta) -> Operation[bool]:
+    rows = yield Statement(
+        "SELECT outbox.once(CAST(%s AS text), CAST(%s AS text), make_interval(secs => CAST(%s AS float8)))",
+        (consumer, key, remembered.total_seconds()),
+    )
+    return bool(rows[0][0])
+
+
+def subscribe(name: str, guarantee: str, max_attempts: int, on_failure: str | None) -> Operation[None]:
     yield Statement(
-        "SELECT outbox.subscribe(CAST(%s AS text), CAST(%s AS text), CAST(%s AS int))", (name, guarantee, max_attempts)
+        "SELECT outbox.subscribe(CAST(%s AS text), CAST(%s AS text), CAST(%s AS int), CAST(%s AS text))",
+        (name, guarantee, max_attempts, on_failure),
     )
 
 
@@ -203,3 +220,24 @@ def recover_named(name: str) -> Operation[int]:
     """Recover what a worker held that is known to have died."""
     rows = yield Statement("SELECT outbox.recover(w.id) FROM outbox.worker w WHERE w.name = %s", (name,))
     return sum(messages for (messages,) in rows)
+
+
+class SlotDue(NamedTuple):
+    """A slot whose time was over."""
+
+    #: "message", "deduplication" or "inbox".
+    log: str
+    slot: int
+    #: Who kept it from being emptied; None: it is empty now.
+    held_by: str | None
+
+
+def rotate() -> Operation[list[SlotDue]]:
+    """Empty a slot of each log at most; returns those that were due. Needs a transaction of its own."""
+    rows = yield Statement("SELECT * FROM outbox.rotate()")
+    return [SlotDue(*row) for row in rows]
+
+
+def mend_lanes() -> Operation[int]:
+    rows = yield Statement("SELECT outbox.mend_lanes()")
+    return int(rows[0][0])

@@ -15,10 +15,12 @@ class Pace:
     Args:
         concurrency: handlers at once.
         prefetch: messages in hand at most; None: by the handlers' speed.
+        batch: messages that a handler takes at once.
     """
 
-    def __init__(self, concurrency: int, prefetch: int | None) -> None:
+    def __init__(self, concurrency: int, prefetch: int | None, batch: int = 1) -> None:
         self._concurrency = concurrency
+        self._least = 2 * concurrency * batch
         self._prefetch = prefetch
         self._seconds: float | None = None
 
@@ -33,9 +35,9 @@ class Pace:
         if self._prefetch is not None:
             return self._prefetch
         if self._seconds is None:
-            return 2 * self._concurrency
+            return self._least
         by_speed = int(self._concurrency * _AHEAD / max(self._seconds, 1e-7))
-        return max(2 * self._concurrency, min(by_speed, _MOST))
+        return max(self._least, min(by_speed, _MOST))
 
     @property
     def chunk(self) -> int:

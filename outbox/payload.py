@@ -24,7 +24,7 @@ class Limits:
 
     #: Bytes of the encoded payload.
     payload: int = 1024 * 1024
-    #: Bytes of a key in UTF-8.
+    #: Bytes of a key, and of an idempotency key, in UTF-8.
     key: int = 1024
     #: Headers a message.
     headers: int = 64
@@ -40,14 +40,22 @@ class Encoded(NamedTuple):
     body: bytes | None
     key: str | None
     headers: str | None
+    idempotency_key: str | None = None
 
 
 def encode(
-    value: Any, key: str | None, headers: dict[str, str] | None, content_type: str | None, limits: Limits
+    value: Any,
+    key: str | None,
+    headers: dict[str, str] | None,
+    content_type: str | None,
+    limits: Limits,
+    idempotency_key: str | None = None,
 ) -> Encoded:
     """Check and encode one message. Raises InvalidMessage, which says what is wrong and what the limit is."""
     if key is not None:
-        check_key(key, limits)
+        check_key("the key", key, limits)
+    if idempotency_key is not None:
+        check_key("the idempotency key", idempotency_key, limits)
     if isinstance(value, bytes | bytearray | memoryview):
         headers = {"content-type": content_type or "application/octet-stream", **(headers or {})}
         body, json = bytes(value), None
@@ -65,7 +73,7 @@ def encode(
             f"the payload has {size:,} bytes, the limit is {limits.payload:,}: "
             "store it elsewhere and publish where it lies, or raise Limits(payload=...)"
         )
-    return Encoded(json, body, key, _encode_headers(headers, limits) if headers else None)
+    return Encoded(json, body, key, _encode_headers(headers, limits) if headers else None, idempotency_key)
 
 
 def to_json(value: Any) -> bytes:
@@ -104,11 +112,11 @@ def check_topic(name: str) -> None:
         )
 
 
-def check_key(key: str, limits: Limits) -> None:
+def check_key(what: str, key: str, limits: Limits) -> None:
     """Raise InvalidMessage unless the key is text that Postgres can store, within its limit."""
     if not isinstance(key, str):
-        raise InvalidMessage(f"a key is a str, not {type(key).__name__}: str({key!r}) would be one")
-    _check_text("the key", key, limits.key)
+        raise InvalidMessage(f"{what} is a str, not {type(key).__name__}: str({key!r}) would be one")
+    _check_text(what, key, limits.key)
 
 
 def _encode_headers(headers: dict[str, str], limits: Limits) -> str:

@@ -87,6 +87,41 @@ def sql(to: str = "head", since: str = "base") -> str:
     return text.getvalue() + ("\nDROP SCHEMA outbox CASCADE;\n" if to == "base" else "")
 
 
+def install_inbox(connection: sqlalchemy.Connection) -> None:
+    """Add what `outbox.once` needs to a database that has no outbox, in a schema of its own; again changes nothing.
+
+    Commits the connection.
+    """
+    with connection.begin():
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        for statement in _inbox_statements():
+            connection.execute(sqlalchemy.DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
+
+
+def inbox_sql() -> str:
+    """Return the plain SQL of `install_inbox`, for psql to run."""
+    return "".join(f"{statement};\n\n" for statement in ("BEGIN", *_inbox_statements(), "COMMIT"))
+
+
+def _inbox_statements() -> list[str]:
+    found = [ddl.CREATE_SCHEMA]
+    for kind, name in ddl.INBOX:
+        found += ddl.statements((ddl.MIGRATIONS / kind / f"{name}.sql").read_text())
+    return [*found, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC"]
+
+
+def create_roles(connection: sqlalchemy.Connection) -> list[str]:
+    """Create the roles outbox_publisher, outbox_worker, outbox_monitor and outbox_admin, and grant them what they need.
+
+    Commits the connection, which must be the owner's of the schema, with CREATEROLE. Returns the roles.
+    """
+    with connection.begin():
+        granted: list[str] = (
+            connection.scalar(sqlalchemy.text("SELECT outbox.grant_roles(create_missing => true)")) or []
+        )
+    return granted
+
+
 def _move(config: Config, connection: sqlalchemy.Connection, to: str) -> None:
     rank = [*("base",), *(revision.revision for revision in _between("base", "head"))]
     installed = _installed(connection) or "base"

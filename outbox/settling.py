@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from outbox.operations import Failure, Settlement
+from outbox.operations import Failure, Settlement, ranges
 
 #: Leases in one statement at most.
 _BATCH = 500
@@ -50,8 +50,22 @@ class Ledger:
         if not known.open:
             self._finished.append(lease)
 
+    def settled(self, lease: int, offset: int) -> bool:
+        """Note that the handler's own transaction settled a message; True if nothing of its lease is left."""
+        known = self._leases.get(lease)
+        if known is None:
+            return True
+        known.open.discard(offset)
+        if known.open:
+            return False
+        if known.closed:
+            self._finished.append(lease)
+        else:
+            del self._leases[lease]
+        return not known.closed
+
     def drop(self, lease: int) -> None:
-        """Forget a lease: it was lost, or settled by the handler's own transaction."""
+        """Forget a lease: it was lost."""
         self._leases.pop(lease, None)
         self._failures.pop(lease, None)
 
@@ -85,13 +99,8 @@ class Ledger:
         parts = [(lease, known) for lease, known in self._leases.items() if known.open and known.closed][:_BATCH]
         if not parts:
             return None
-        settlement = Settlement([lease for lease, _ in parts], [_ranges(known.closed) for _, known in parts])
+        settlement = Settlement([lease for lease, _ in parts], [ranges(known.closed) for _, known in parts])
         for lease, known in parts:
             known.closed.clear()
             settlement.failures.extend(self._failures.pop(lease, ()))
         return settlement
-
-
-def _ranges(offsets: list[int]) -> str:
-    """An int8multirange's text."""
-    return "{" + ",".join(f"[{offset},{offset}]" for offset in sorted(offsets)) + "}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import typing
+from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import psycopg
@@ -14,9 +16,11 @@ from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox.errors import InvalidDeclaration
+from outbox.model import Message
 from outbox.retries import Retries
 
 Guarantee = Literal["at-most-once", "at-least-once", "exactly-once"]
+OnFailure = Literal["block", "park", "dead-letter"]
 Handler = Callable[..., Any]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -47,6 +51,14 @@ class Subscription:
     retries: Retries
     #: Where a new subscription starts: "first" (all history that is kept) or "next" (what commits from now on).
     start: Literal["first", "next"]
+    #: Messages at most that share a call (of a handler that takes a list) or a transaction; 1 or more.
+    batch: int
+    #: None: unordered. Otherwise messages of a partition are handled in order, and this is what a failure does to it.
+    on_failure: OnFailure | None
+    #: How long one call of the handler may take; None: for ever.
+    time_limit: timedelta | None
+    #: Does the handler take a list of messages?
+    takes_list: bool
     #: The type of session or connection that the handler asks for, and the parameter's name; or None.
     wants: tuple[Any, str] | None
 
@@ -66,6 +78,9 @@ def declare(
     prefetch: int | None,
     retries: Retries,
     start: Literal["first", "next"],
+    batch: int | None,
+    on_failure: OnFailure | None,
+    time_limit: timedelta | None,
 ) -> Subscription:
     """Check a handler and its settings. Raises InvalidDeclaration, which says what does not fit."""
     if not _NAME.fullmatch(name) or len(name) > 255:
@@ -86,17 +101,57 @@ def declare(
         raise InvalidDeclaration(f"the handler of subscription {name!r} is a generator function: it has a yield in it")
     if start not in ("first", "next"):
         raise InvalidDeclaration(f"subscription {name!r} starts at 'first' or 'next', not {start!r}")
-    wants = _wanted(name, handler)
+    if time_limit is not None and time_limit <= timedelta(0):
+        raise InvalidDeclaration(f"subscription {name!r}: a time limit of {time_limit} lets no handler run")
+    takes_list, wants = _wanted(name, handler)
+    batch = (100 if takes_list else 1) if batch is None else batch
+    _check_order(name, guarantee, on_failure)
+    _check_batch(name, batch, prefetch, takes_list, wants)
     if guarantee == "exactly-once" and wants is None:
         raise InvalidDeclaration(
             f"subscription {name!r} is exactly-once, so its handler must take the transaction of its effects: "
             "a parameter annotated with sqlalchemy.orm.Session, psycopg.Connection or their async kinds"
         )
-    return Subscription(name, patterns, handler, guarantee, concurrency, prefetch, retries, start, wants)
+    return Subscription(
+        name=name,
+        patterns=patterns,
+        handler=handler,
+        guarantee=guarantee,
+        concurrency=concurrency,
+        prefetch=prefetch,
+        retries=retries,
+        start=start,
+        batch=batch,
+        on_failure=on_failure,
+        time_limit=time_limit,
+        takes_list=takes_list,
+        wants=wants,
+    )
 
 
-def _wanted(name: str, handler: Handler) -> tuple[Any, str] | None:
-    """The second parameter's type, if it has one that we can provide."""
+def _check_order(name: str, guarantee: Guarantee, on_failure: OnFailure | None) -> None:
+    if on_failure is None:
+        return
+    if on_failure not in typing.get_args(OnFailure):
+        raise InvalidDeclaration(f"on_failure {on_failure!r} is not one of {', '.join(typing.get_args(OnFailure))}")
+    if guarantee == "at-most-once":
+        raise InvalidDeclaration(f"subscription {name!r}: order needs leases, and at-most-once has none")
+
+
+def _check_batch(name: str, batch: int, prefetch: int | None, takes_list: bool, wants: tuple[Any, str] | None) -> None:
+    if not 1 <= batch <= 10_000:
+        raise InvalidDeclaration(f"subscription {name!r}: a batch is 1 to 10,000 messages, not {batch}")
+    if prefetch is not None and prefetch < batch:
+        raise InvalidDeclaration(f"subscription {name!r}: a prefetch of {prefetch} can't fill a batch of {batch}")
+    if batch > 1 and not takes_list and wants is None:
+        raise InvalidDeclaration(
+            f"subscription {name!r} has a batch of {batch}, but its handler takes neither list[Message] nor a "
+            "transaction that messages could share"
+        )
+
+
+def _wanted(name: str, handler: Handler) -> tuple[bool, tuple[Any, str] | None]:
+    """Does the handler take a list? And the second parameter's type, if it has one that we can provide."""
     function = handler if inspect.isroutine(handler) else handler.__call__  # type: ignore[operator]  # an object
     try:
         hints = typing.get_type_hints(function)
@@ -106,8 +161,15 @@ def _wanted(name: str, handler: Handler) -> tuple[Any, str] | None:
     if not parameters:
         raise InvalidDeclaration(f"the handler of subscription {name!r} takes no parameter: it gets the message")
     extra = [p for p in parameters[1:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    first = hints.get(parameters[0].name)
+    takes_list = first is list or typing.get_origin(first) in (list, abc.Sequence)
+    if first is not None and not takes_list and first not in (Message, Any):
+        raise InvalidDeclaration(
+            f"the handler of subscription {name!r} takes {parameters[0].name}: {first!r}: a handler takes a Message, "
+            "or a list[Message]"
+        )
     if not extra:
-        return None
+        return takes_list, None
     kind: Any = hints.get(extra[0].name)
     kind = typing.get_origin(kind) or kind
     if len(extra) > 1 or kind not in _WANTED:
@@ -118,4 +180,4 @@ def _wanted(name: str, handler: Handler) -> tuple[Any, str] | None:
     if _WANTED[kind] != inspect.iscoroutinefunction(handler):
         colour = "sync" if _WANTED[kind] else "async"
         raise InvalidDeclaration(f"the handler of subscription {name!r} is {colour} but asks for {kind.__name__}")
-    return kind, extra[0].name
+    return takes_list, (kind, extra[0].name)

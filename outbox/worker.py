@@ -9,23 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
+import psycopg
+
+from outbox import connection as connections
 from outbox import operations
 from outbox.alarm import Alarm
 from outbox.client import Outbox
 from outbox.consumer import Consumer
-from outbox.database import Database, libpq_url
-from outbox.errors import SubscriptionNotFound
+from outbox.database import Database, libpq_url, options
+from outbox.errors import HandlerStuck, SubscriptionNotFound
 from outbox.logs import log
 from outbox.subscription import Subscription
 from outbox.transactions import Transactions
+from outbox.watchdog import Watchdog
 
 #: A worker that gives no sign of life for this long is dead, and its leases go to others.
 TIMEOUT = timedelta(seconds=30)
@@ -33,6 +38,8 @@ TIMEOUT = timedelta(seconds=30)
 _LAST_WORDS = 5.0
 #: Seconds between heartbeats, at most.
 _LONGEST_PAUSE = 5.0
+#: Seconds between rotations of the log's slots.
+_HOUSEKEEPING = 60.0
 #: How long handlers may go on when the worker is asked to stop; Kubernetes kills after 30 seconds.
 GRACE = timedelta(seconds=25)
 
@@ -48,6 +55,7 @@ class Worker:
         timeout: without a heartbeat for this long, others take over; the longest time a message can hang in a crash.
         supervisor: the parent process without which it does not go on; None: it stands alone.
         name: what it is called in `outbox.worker`.
+        replace: starts the process anew, when its event loop stands still; without it that is only logged.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class Worker:
         timeout: timedelta = TIMEOUT,
         supervisor: int | None = None,
         name: str | None = None,
+        replace: Callable[[], NoReturn] | None = None,
     ) -> None:
         self._subscriptions = _chosen(app, only)
         self._grace, self._timeout, self._supervisor = grace, timeout, supervisor
@@ -74,18 +83,27 @@ class Worker:
             app.async_session_factory,
         )
         self._alarm = Alarm(url)
+        self._url, self._replace = url, replace
+        self._watchdog: Watchdog | None = None
         self._consumers: list[Consumer] = []
         self._error: BaseException | None = None
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
-        """Run until `stop`, SIGTERM or SIGINT. Raises SchemaOutdated before anything is touched."""
+        """Run until `stop`, SIGTERM or SIGINT.
+
+        Raises:
+            SchemaOutdated: before anything is touched.
+            HandlerStuck: it ended because a handler can't be stopped: run another, in a new process.
+        """
         self._handle_signals()
         await self._database.open()
         try:
             if await self._unless_stopped(self._start()):
                 await self._work_until_stopped()
         finally:
+            if self._watchdog:
+                self._watchdog.stop()
             await self._transactions.close()
             await self._alarm.close()
             await self._database.close()
@@ -106,7 +124,8 @@ class Worker:
 
     async def _work_until_stopped(self) -> None:
         consuming = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
-        watching = [asyncio.create_task(loop) for loop in (self._alarm.run(), self._beat(), self._watch_supervisor())]
+        loops = (self._alarm.run(), self._beat(), self._keep_house(), *self._watches())
+        watching = [asyncio.create_task(loop) for loop in loops]
         for task in (*consuming, *watching):
             task.add_done_callback(self._stop_on_error)
         await self._stop.wait()
@@ -131,15 +150,21 @@ class Worker:
             await self._declare(subscription)
         await self._transactions.start()
         self.id = await self._register()
+        self._watchdog = Watchdog(
+            asyncio.get_running_loop().call_soon_threadsafe, self._timeout.total_seconds(), self._replace_from_outside
+        )
         self._consumers = [
-            Consumer(subscription, self._database, self._alarm, self._transactions, self.id)
+            Consumer(subscription, self._database, self._alarm, self._transactions, self._watchdog, self.id)
             for subscription in self._subscriptions
         ]
+        self._watchdog.start()
         log(logging.INFO, "worker started", worker=self.id, name=self.name, subscriptions=",".join(self._names))
 
     async def _declare(self, subscription: Subscription) -> None:
         name, retries = subscription.name, subscription.retries
-        await self._database.persist(lambda: operations.subscribe(name, subscription.guarantee, retries.max_attempts))
+        await self._database.persist(
+            lambda: operations.subscribe(name, subscription.guarantee, retries.max_attempts, subscription.on_failure)
+        )
         for pattern in subscription.patterns:
             await self._database.persist(partial(operations.bind, name, pattern, subscription.start))
         bound = await self._database.persist(lambda: operations.bound_patterns(name))
@@ -157,6 +182,44 @@ class Worker:
             for name in self._names:
                 await self._database.persist(partial(operations.adopt, name))
             await self._pause(min(self._timeout.total_seconds() / 6, _LONGEST_PAUSE))
+
+    async def _keep_house(self) -> None:
+        """Empty the slots of the log that nobody needs, and look for lanes that nobody promoted."""
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING * random.uniform(0.5, 1))
+            await self._database.persist(operations.mend_lanes)
+            while slots := await self._database.persist(operations.rotate):
+                held = [slot for slot in slots if slot.held_by]
+                for slot in held:
+                    log(logging.WARNING, "a slot can't be emptied", log=slot.log, slot=slot.slot, held_by=slot.held_by)
+                if len(held) == len(slots):
+                    break
+
+    def _watches(self) -> list[Coroutine[Any, Any, None]]:
+        return [self._watch_supervisor(), *(self._watch_handlers(consumer) for consumer in self._consumers)]
+
+    async def _watch_handlers(self, consumer: Consumer) -> None:
+        """End in good order, but for the handler that can't be stopped."""
+        await consumer.stuck.wait()
+        self._error = self._error or HandlerStuck(
+            f"a handler of subscription {consumer.name!r} went on beyond its time limit and could not be stopped"
+        )
+        log(logging.ERROR, "handler stuck, the worker is replaced", worker=self.id, subscription=consumer.name)
+        self._stop.set()
+
+    def _replace_from_outside(self) -> None:
+        """The event loop stands still: say whose fault it is, give the rest back, and start anew. Not in its thread."""
+        if self._replace is None:
+            return
+        try:
+            with psycopg.connect(self._url, autocommit=True, **options()) as connection:
+                connection.execute("SET statement_timeout = '5s'")
+                for settlement in filter(None, (consumer.blame() for consumer in self._consumers)):
+                    connections.run(operations.settle(self.id, settlement, durable=True), connection)
+                connections.run(operations.retire(self.id), connection)
+        except Exception as error:  # then others find it dead
+            log(logging.ERROR, "could not give back what it held", worker=self.id, reason=repr(error))
+        self._replace()
 
     async def _watch_supervisor(self) -> None:
         """Processes that lost their supervisor would go on for ever, unseen."""

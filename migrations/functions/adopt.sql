@@ -3,6 +3,8 @@
 -- again: a cursor at 0 with nothing open needs no snapshot, since every offset is beyond it.
 CREATE FUNCTION outbox.adopt(subscription_id int) RETURNS int
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     adopted int;

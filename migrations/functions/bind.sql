@@ -4,6 +4,8 @@
 -- snapshot and xid in one statement.
 CREATE FUNCTION outbox.bind(subscription text, pattern text, start text DEFAULT 'first') RETURNS int
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE

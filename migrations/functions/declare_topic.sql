@@ -1,18 +1,22 @@
 -- Creates a topic, its partitions and their sequences, and a cursor at its start for every subscription that has a
--- matching pattern, and tells the workers. Returns its id. Declaring it again the same way changes nothing; another way
--- is OB007.
+-- matching pattern, and tells the workers. Returns its id. Declaring it again the same way changes nothing, another way is
+-- OB007; but deduplication_window (30 days at most; NULL: as it is, or 7 days) may change.
 -- Runs in the caller's transaction; a concurrent declaration of the same topic waits for it.
 CREATE FUNCTION outbox.declare_topic(
-    name text, partitions int DEFAULT 1, max_priority int DEFAULT 0, retention text DEFAULT 'standard'
+    name text, partitions int DEFAULT 1, max_priority int DEFAULT 0, retention text DEFAULT 'standard',
+    deduplication_window interval DEFAULT NULL
 ) RETURNS int
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     declared outbox.topic;
     new_id int;
 BEGIN
-    INSERT INTO outbox.topic (name, partitions, max_priority, retention)
-    VALUES (declare_topic.name, declare_topic.partitions, declare_topic.max_priority, declare_topic.retention)
+    INSERT INTO outbox.topic (name, partitions, max_priority, retention, deduplication_window)
+    VALUES (declare_topic.name, declare_topic.partitions, declare_topic.max_priority, declare_topic.retention,
+            coalesce(declare_topic.deduplication_window, interval '7 days'))
     ON CONFLICT DO NOTHING RETURNING id INTO new_id;
     IF new_id IS NULL THEN
         SELECT * INTO declared FROM outbox.topic t WHERE t.name = declare_topic.name;
@@ -21,6 +25,9 @@ BEGIN
             RAISE EXCEPTION 'topic "%" exists with % partitions, max_priority % and retention "%"',
                 name, declared.partitions, declared.max_priority, declared.retention
                 USING ERRCODE = 'OB007', HINT = 'Declare it as it is, or under another name.';
+        END IF;
+        IF declared.deduplication_window <> declare_topic.deduplication_window THEN
+            UPDATE outbox.topic t SET deduplication_window = declare_topic.deduplication_window WHERE t.id = declared.id;
         END IF;
         RETURN declared.id;
     END IF;

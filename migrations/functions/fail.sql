@@ -7,15 +7,22 @@ AS $$
 DECLARE
     kept bigint;
 BEGIN
+    PERFORM outbox.take_turns(array_agg(l.subscription_id), array_agg(l.partition_id))
+    FROM outbox.lease l
+    JOIN outbox.subscription s ON s.id = l.subscription_id AND s.on_failure IS NOT NULL
+    WHERE l.id = ANY (leases)
+    HAVING count(*) > 0;
+
     WITH failed AS MATERIALIZED (
         SELECT DISTINCT ON (l.id, f."offset")
-               l.id AS lease_id, l.subscription_id, l.partition_id, f."offset", l.attempt, l.redelivered,
+               l.id AS lease_id, l.subscription_id, l.partition_id, f."offset", l.attempt, l.redelivered, s.on_failure,
                f.delay, coalesce(f.reason, 'rejected') AS reason, (coalesce(f.charged, true))::int AS charge,
-               coalesce(f.error, '{}') || jsonb_build_object('attempt', l.attempt, 'at', clock_timestamp(), 'worker', worker) AS error
+               f.error || jsonb_build_object('attempt', l.attempt, 'at', clock_timestamp(), 'worker', worker) AS error
         FROM jsonb_to_recordset(failures) AS f (
             lease bigint, "offset" bigint, delay float8, reason text, error jsonb, charged boolean)
         JOIN unnest(leases, fail.offsets) AS asked (id, offsets) ON asked.id = f.lease
         JOIN outbox.lease l ON l.id = asked.id AND coalesce(asked.offsets, l.offsets) @> f."offset"
+        JOIN outbox.subscription s ON s.id = l.subscription_id
     ), whole AS MATERIALIZED (
         SELECT f.*, NULL::tid AS row, m.published_at, m.key, m.headers, m.payload, m.body, '[]'::jsonb AS errors
         FROM failed f
@@ -34,17 +41,23 @@ BEGIN
         FROM whole w
         WHERE r.ctid = w.row AND w.delay IS NOT NULL
     ), waiting AS (  -- after a seek back, one message can be in several leases: a redelivery in other hands stays there
-        INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at,
+        INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at, lane,
                                             published_at, key, headers, payload, body, errors)
-        SELECT DISTINCT ON (subscription_id, partition_id, "offset")
-               subscription_id, partition_id, "offset", attempt + charge, clock_timestamp() + make_interval(secs => delay),
+        SELECT subscription_id, partition_id, "offset", attempt + charge,
+               CASE WHEN outbox.is_next(subscription_id, partition_id, lane, row_number() OVER (
+                        PARTITION BY subscription_id, partition_id, lane ORDER BY "offset"))
+                    THEN clock_timestamp() + make_interval(secs => delay) ELSE 'infinity' END, lane,
                published_at, key, headers, payload, body, outbox.add_error(errors, error)
-        FROM whole w
-        WHERE delay IS NOT NULL AND NOT redelivered
-          AND NOT EXISTS (SELECT FROM whole o WHERE o.redelivered AND (o.subscription_id, o.partition_id, o."offset")
-                                                                    = (w.subscription_id, w.partition_id, w."offset"))
+        FROM (SELECT DISTINCT ON (subscription_id, partition_id, "offset")
+                     w.*, outbox.lane_of(w.on_failure, w.key) AS lane
+              FROM whole w
+              WHERE delay IS NOT NULL AND NOT redelivered
+                AND NOT EXISTS (SELECT FROM whole o WHERE o.redelivered AND (o.subscription_id, o.partition_id, o."offset")
+                                                                          = (w.subscription_id, w.partition_id, w."offset"))
+             ) AS once
         ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
-        SET attempt = excluded.attempt, due_at = excluded.due_at, errors = excluded.errors, suspect = false
+        SET attempt = excluded.attempt, due_at = CASE WHEN r.lane IS NULL THEN excluded.due_at ELSE r.due_at END,
+            errors = excluded.errors, suspect = false
         WHERE r.lease_id IS NULL
     ), dead AS (
         INSERT INTO outbox.dead_letter AS d (subscription_id, partition_id, "offset", attempt, reason,

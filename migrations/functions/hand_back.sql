@@ -6,8 +6,14 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-    messages bigint;
+    lanes record;
 BEGIN
+    PERFORM outbox.take_turns(array_agg(l.subscription_id), array_agg(l.partition_id))
+    FROM outbox.lease l
+    JOIN outbox.subscription s ON s.id = l.subscription_id AND s.on_failure IS NOT NULL
+    WHERE l.id = ANY (leases)
+    HAVING count(*) > 0;
+
     WITH ended AS MATERIALIZED (
         DELETE FROM outbox.lease l WHERE l.id = ANY (leases) RETURNING l.*
     ), tried AS MATERIALIZED (
@@ -37,21 +43,31 @@ BEGIN
         ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
         SET attempt = excluded.attempt, reason = excluded.reason, errors = excluded.errors, died_at = excluded.died_at
     ), untried AS (  -- after a seek back, one message can be in several leases: one redelivery of it is enough
-        INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at, suspect,
+        INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at, suspect, lane,
                                             published_at, key, headers, payload, body)
-        SELECT DISTINCT ON (e.subscription_id, m.partition_id, m."offset")
-               e.subscription_id, m.partition_id, m."offset", e.attempt, clock_timestamp(), died,
-               m.published_at, m.key, m.headers, m.payload, m.body
-        FROM ended e
-        CROSS JOIN LATERAL unnest(e.offsets) AS o (range)
-        CROSS JOIN LATERAL outbox.messages(e.partition_id, lower(o.range), upper(o.range) - 1) AS m
-        WHERE NOT e.redelivered
-          AND NOT EXISTS (SELECT FROM tried t WHERE (t.subscription_id, t.partition_id, t."offset")
-                                                  = (e.subscription_id, m.partition_id, m."offset"))
-        ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE SET due_at = excluded.due_at
+        SELECT subscription_id, partition_id, "offset", attempt,
+               CASE WHEN outbox.is_next(subscription_id, partition_id, lane, row_number() OVER (
+                        PARTITION BY subscription_id, partition_id, lane ORDER BY "offset"))
+                    THEN clock_timestamp() ELSE 'infinity' END, died, lane,
+               published_at, key, headers, payload, body
+        FROM (SELECT DISTINCT ON (e.subscription_id, m.partition_id, m."offset")
+                     e.subscription_id, e.attempt, outbox.lane_of(s.on_failure, m.key) AS lane, m.*
+              FROM ended e
+              JOIN outbox.subscription s ON s.id = e.subscription_id
+              CROSS JOIN LATERAL unnest(e.offsets) AS o (range)
+              CROSS JOIN LATERAL outbox.messages(e.partition_id, lower(o.range), upper(o.range) - 1) AS m
+              WHERE NOT e.redelivered
+                AND NOT EXISTS (SELECT FROM tried t WHERE (t.subscription_id, t.partition_id, t."offset")
+                                                        = (e.subscription_id, m.partition_id, m."offset"))) AS once
+        ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
+        SET due_at = CASE WHEN r.lane IS NULL THEN excluded.due_at ELSE r.due_at END
         WHERE r.lease_id IS NULL
         RETURNING 1
     )
-    SELECT (SELECT count(*) FROM tried) + (SELECT count(*) FROM untried) INTO messages;
-    RETURN messages;
+    SELECT (SELECT count(*) FROM tried) + (SELECT count(*) FROM untried) AS messages,
+           array_agg(subscription_id) AS subscription_ids, array_agg(partition_id) AS partition_ids, array_agg(lane) AS lanes
+    INTO lanes
+    FROM tried WHERE exhausted AND lane IS NOT NULL;
+    PERFORM outbox.leave_lanes(lanes.subscription_ids, lanes.partition_ids, lanes.lanes);
+    RETURN lanes.messages;
 END $$;

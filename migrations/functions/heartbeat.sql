@@ -2,6 +2,8 @@
 -- works on can't be settled, and it must register anew.
 CREATE FUNCTION outbox.heartbeat(worker bigint, timeout interval DEFAULT '30 seconds') RETURNS boolean
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     UPDATE outbox.worker w SET alive_until = clock_timestamp() + timeout

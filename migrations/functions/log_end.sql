@@ -2,6 +2,8 @@
 -- as an empty log.
 CREATE FUNCTION outbox.log_end(sequence regclass) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     ended bigint := pg_sequence_last_value(sequence);

@@ -1,22 +1,42 @@
 -- Appends one message to a topic in the caller's transaction, at any isolation level; one INSERT. Returns where it lies:
 -- its stable id is 'partition_id-offset'. The order of the statements matters: xid, then offset, then row.
--- priority: 0 to 9, the higher first. body: raw bytes instead of a JSON payload.
+-- priority: 0 to 9, the higher first. body: raw bytes instead of a JSON payload. idempotency_key: stores nothing, and
+-- returns the earlier message, if one was published to the topic with it within the topic's deduplication_window.
 CREATE FUNCTION outbox.publish(
     topic text, payload json, key text DEFAULT NULL, headers jsonb DEFAULT NULL, priority int DEFAULT 0,
-    body bytea DEFAULT NULL, OUT partition_id int, OUT "offset" bigint
+    body bytea DEFAULT NULL, idempotency_key text DEFAULT NULL, OUT partition_id int, OUT "offset" bigint
 )
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     route record;
+    live smallint[];
+    slots smallint[];
     place int;
 BEGIN
     SELECT * INTO route FROM outbox.route(publish.topic, publish.priority);
+    IF idempotency_key IS NOT NULL THEN
+        SELECT e.live, e.busy || e.slot INTO live, slots FROM outbox.enter_slot(0, route.remembered) AS e;
+        SELECT known.partition_id, known."offset" INTO partition_id, "offset"
+        FROM outbox.known_keys(route.topic_id, ARRAY[idempotency_key], live) AS known;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
     place := 1 + outbox.partition_number(publish.key, cardinality(route.partition_ids));
     PERFORM pg_current_xact_id();
     partition_id := route.partition_ids[place];
     "offset" := nextval(route.sequences[place]);
+    IF idempotency_key IS NOT NULL AND outbox.claim_keys(
+        route.topic_id, ARRAY[idempotency_key], ARRAY[publish.partition_id], ARRAY[publish."offset"],
+        slots, route.remembered) <> '{}' THEN  -- another transaction has just committed it
+        SELECT known.partition_id, known."offset" INTO STRICT partition_id, "offset"
+        FROM outbox.known_keys(route.topic_id, ARRAY[idempotency_key], live) AS known;
+        RETURN;
+    END IF;
     INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body)
     VALUES (route.slot, publish.partition_id, publish."offset", pg_current_xact_id(), clock_timestamp(),
             publish.key, publish.headers, publish.payload, publish.body);

@@ -1,10 +1,13 @@
--- Appends messages to a topic in the caller's transaction, in the order of the arrays; one INSERT. Returns how many.
--- Arrays are NULL (none has one) or as long as the messages are; a message has a payload or a body.
+-- Appends messages to a topic in the caller's transaction, in the order of the arrays; one INSERT. Returns how many were
+-- stored. Arrays are NULL (none has one) or as long as the messages are; a message has a payload or a body. Those whose
+-- idempotency key is known, or comes a second time, are not stored.
 CREATE FUNCTION outbox.publish_many(
     topic text, payloads json[], keys text[] DEFAULT NULL, headers jsonb[] DEFAULT NULL, priority int DEFAULT 0,
-    bodies bytea[] DEFAULT NULL
+    bodies bytea[] DEFAULT NULL, idempotency_keys text[] DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     route record;
@@ -12,22 +15,29 @@ DECLARE
     published bigint;
 BEGIN
     IF coalesce(cardinality(keys), messages) <> messages OR coalesce(cardinality(publish_many.headers), messages) <> messages
-       OR coalesce(cardinality(payloads), messages) <> messages THEN
-        RAISE EXCEPTION 'publish_many got % messages, % keys and % headers: the arrays must be of one length',
-            messages, cardinality(keys), cardinality(publish_many.headers) USING ERRCODE = 'OB007';
+       OR coalesce(cardinality(payloads), messages) <> messages
+       OR coalesce(cardinality(idempotency_keys), messages) <> messages THEN
+        RAISE EXCEPTION 'publish_many got % messages, % keys, % headers and % idempotency keys: the arrays must be of one length',
+            messages, cardinality(keys), cardinality(publish_many.headers), cardinality(idempotency_keys)
+            USING ERRCODE = 'OB007';
     END IF;
     IF messages = 0 THEN
         RETURN 0;
     END IF;
     SELECT * INTO route FROM outbox.route(publish_many.topic, publish_many.priority);
-    PERFORM pg_current_xact_id();
-    INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body)
-    SELECT route.slot, route.partition_ids[m.place], nextval(route.sequences[m.place]), pg_current_xact_id(),
-           clock_timestamp(), m.key, m.headers, m.payload, m.body
-    FROM (SELECT 1 + outbox.partition_number(u.key, cardinality(route.partition_ids)) AS place, u.*
-          FROM unnest(payloads, keys, publish_many.headers, bodies) AS u (payload, key, headers, body)
-          OFFSET 0) AS m;
-    GET DIAGNOSTICS published = ROW_COUNT;
+    IF idempotency_keys IS NOT NULL THEN
+        published := outbox.publish_unique(route.topic_id, route.partition_ids, route.sequences, route.slot, route.remembered,
+                                           payloads, keys, publish_many.headers, bodies, idempotency_keys);
+    ELSE
+        PERFORM pg_current_xact_id();
+        INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body)
+        SELECT route.slot, route.partition_ids[m.place], nextval(route.sequences[m.place]), pg_current_xact_id(),
+               clock_timestamp(), m.key, m.headers, m.payload, m.body
+        FROM (SELECT 1 + outbox.partition_number(u.key, cardinality(route.partition_ids)) AS place, u.*
+              FROM unnest(payloads, keys, publish_many.headers, bodies) AS u (payload, key, headers, body)
+              OFFSET 0) AS m;
+        GET DIAGNOSTICS published = ROW_COUNT;
+    END IF;
     PERFORM outbox.wake(route.topic_id);
     RETURN published;
 END $$;

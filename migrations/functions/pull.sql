@@ -1,7 +1,8 @@
 -- Takes the next messages of a subscription, at most max_messages, and leases them to a worker. Unleased (at-most-once, or
 -- leased = false) the commit of this call is the settlement. The whole of its own READ COMMITTED transaction; it writes
 -- only if it takes something. lease_size bounds the messages a lease holds; overdue = false looks only at redeliveries that
--- came due in the last 5 seconds, so that the dead rows of older ones are not walked at every poll.
+-- came due in the last 5 seconds, so that the dead rows of older ones are not walked at every poll. An ordered subscription gets
+-- one lease a partition, of any size, and none of a partition whose last one is in flight.
 CREATE FUNCTION outbox.pull(
     subscription text, worker bigint, max_messages int DEFAULT 100, lease_size int DEFAULT NULL,
     overdue boolean DEFAULT true, leased boolean DEFAULT NULL
@@ -10,6 +11,8 @@ CREATE FUNCTION outbox.pull(
     "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
 )
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -72,6 +75,8 @@ BEGIN
         END IF;
         EXIT WHEN wanted <= 0;
         IF pg_try_advisory_xact_lock(outbox.turn_lock(reader.id, candidates[i])) THEN
+            CONTINUE WHEN reader.on_failure IS NOT NULL
+                      AND NOT outbox.is_in_order(reader.id, candidates[i], reader.on_failure);
             turns := turns || candidates[i];
             turn_ends := turn_ends || ends[i];
             wanted := wanted - expected[i];
@@ -80,8 +85,9 @@ BEGIN
 
     -- 3. Read late and fresh messages and the snapshot, and write down where the cursors stand: one statement.
     IF turns <> '{}' THEN
-        RETURN QUERY SELECT * FROM outbox.take(reader.id, worker, turns, turn_ends, max_messages - due, lease_size,
-                                               coalesce(leased, reader.guarantee <> 'at-most-once'));
+        RETURN QUERY SELECT * FROM outbox.take(reader.id, worker, turns, turn_ends, max_messages - due,
+                                               CASE WHEN reader.on_failure IS NULL THEN lease_size END,
+                                               coalesce(leased, reader.guarantee <> 'at-most-once'), reader.on_failure);
     END IF;
 
     -- 4. Redeliveries that are due.

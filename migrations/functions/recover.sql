@@ -4,6 +4,8 @@
 -- transactions is left that could still show a lease of it.
 CREATE FUNCTION outbox.recover(worker bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE

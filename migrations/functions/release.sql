@@ -2,6 +2,8 @@
 -- does not hold (any more) are passed over. Returns the number of messages.
 CREATE FUNCTION outbox.release(worker bigint, leases bigint[]) RETURNS bigint
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 BEGIN

@@ -2,6 +2,8 @@
 -- number of messages. recover forgets its row later.
 CREATE FUNCTION outbox.retire(worker bigint) RETURNS bigint
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE

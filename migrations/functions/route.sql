@@ -1,7 +1,8 @@
 -- Where a publish to a topic goes: the sub-log of a priority (capped at the topic's highest), its partitions by number,
--- and the slot that is written now. Declares an unknown topic, unless outbox.declare_topics is off (OB006).
+-- the slot that is written now, and for how long idempotency keys are remembered. Declares an unknown topic, unless outbox.declare_topics is off (OB006).
 CREATE FUNCTION outbox.route(
-    topic text, priority int, OUT topic_id int, OUT partition_ids int[], OUT sequences regclass[], OUT slot smallint
+    topic text, priority int, OUT topic_id int, OUT partition_ids int[], OUT sequences regclass[], OUT slot smallint,
+    OUT remembered interval
 )
 LANGUAGE plpgsql
 AS $$
@@ -12,8 +13,8 @@ BEGIN
     FOR try IN 1..2 LOOP
         SELECT t.id, array_agg(p.id ORDER BY p.number), array_agg(p.sequence ORDER BY p.number),
                r.first_slot + extract(epoch FROM clock_timestamp())::bigint
-                              / extract(epoch FROM r.slot_width)::bigint % r.slots
-        INTO topic_id, partition_ids, sequences, slot
+                              / extract(epoch FROM r.slot_width)::bigint % r.slots, t.deduplication_window
+        INTO topic_id, partition_ids, sequences, slot, remembered
         FROM outbox.topic t
         JOIN outbox.retention r ON r.name = t.retention
         JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(route.priority, t.max_priority)

@@ -3,11 +3,14 @@
 -- are. Waits for a pull that is under way. The whole of its own READ COMMITTED transaction.
 CREATE FUNCTION outbox.seek(subscription text, partition_id int, target bigint) RETURNS void
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     reader int;
     ended bigint;
     placed record;
+    last record;
 BEGIN
     PERFORM outbox.require_own_transaction('seek');
     SELECT c.subscription_id INTO reader
@@ -41,7 +44,10 @@ BEGIN
     INTO placed
     FROM running CROSS JOIN LATERAL outbox.place(seek.partition_id, coalesce(seek.target, ended), running.xids) AS at;
 
+    SELECT p.lease_id, p.low INTO last FROM outbox.position p
+    WHERE p.subscription_id = reader AND p.partition_id = seek.partition_id
+    ORDER BY p."offset" DESC LIMIT 1;
     DELETE FROM outbox.position p WHERE p.subscription_id = reader AND p.partition_id = seek.partition_id;
-    INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor)
-    VALUES (reader, seek.partition_id, placed."offset", placed.open, placed.floor);
+    INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor, lease_id, low)
+    VALUES (reader, seek.partition_id, placed."offset", placed.open, placed.floor, last.lease_id, last.low);
 END $$;

@@ -1,6 +1,7 @@
 -- Settles leases that a worker holds, in the caller's transaction: whole ones, or offsets[i] of leases[i] (NULL: all).
 -- failures: [{"lease", "offset", "delay": seconds or null, "reason", "error": {}, "charged": true}], among what is settled:
--- delayed ones become redeliveries (an attempt is spent if charged), the others dead letters. A lease that is not the
+-- delayed ones become redeliveries (an attempt is spent if charged), the others dead letters. What it was that waited for a
+-- message of an ordered subscription is due then. A lease that is not the
 -- worker's (any more) raises OB001, so that the transaction and its effects roll back. durable = false does not wait for
 -- the disk.
 CREATE FUNCTION outbox.settle(
@@ -8,12 +9,15 @@ CREATE FUNCTION outbox.settle(
     durable boolean DEFAULT true
 ) RETURNS void
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     held int;
+    lanes record;
 BEGIN
     IF NOT durable THEN
         PERFORM set_config('synchronous_commit', 'off', true);
@@ -26,11 +30,17 @@ BEGIN
             DELETE FROM outbox.redelivery r USING settled s
             CROSS JOIN LATERAL outbox.redelivery_of(s.subscription_id, s.partition_id, lower(s.offsets), s.id) AS own (row)
             WHERE s.redelivered AND r.ctid = own.row
+            RETURNING r.subscription_id, r.partition_id, r.lane
         )
-        SELECT count(*) INTO held FROM settled;
+        SELECT (SELECT count(*) FROM settled) AS held, array_agg(subscription_id) AS subscription_ids,
+               array_agg(partition_id) AS partition_ids, array_agg(lane) AS lanes
+        INTO lanes
+        FROM retried WHERE lane IS NOT NULL;
+        held := lanes.held;
         IF held IS DISTINCT FROM cardinality(leases) THEN
             PERFORM outbox.raise_lease_lost(worker, leases);
         END IF;
+        PERFORM outbox.leave_lanes(lanes.subscription_ids, lanes.partition_ids, lanes.lanes);
         RETURN;
     END IF;
 
@@ -57,8 +67,14 @@ BEGIN
     ), kept AS (
         UPDATE outbox.lease l SET offsets = l.offsets - asked.offsets
         FROM asked WHERE l.id = asked.id AND asked.offsets <> l.offsets
+    ), retried AS (
+        DELETE FROM outbox.redelivery r USING settled s
+        CROSS JOIN LATERAL outbox.redelivery_of(s.subscription_id, s.partition_id, lower(s.offsets), s.id) AS own (row)
+        WHERE s.redelivered AND r.ctid = own.row
+        RETURNING r.subscription_id, r.partition_id, r.lane
     )
-    DELETE FROM outbox.redelivery r USING settled s
-    CROSS JOIN LATERAL outbox.redelivery_of(s.subscription_id, s.partition_id, lower(s.offsets), s.id) AS own (row)
-    WHERE s.redelivered AND r.ctid = own.row;
+    SELECT array_agg(subscription_id) AS subscription_ids, array_agg(partition_id) AS partition_ids, array_agg(lane) AS lanes
+    INTO lanes
+    FROM retried WHERE lane IS NOT NULL;
+    PERFORM outbox.leave_lanes(lanes.subscription_ids, lanes.partition_ids, lanes.lanes);
 END $$;

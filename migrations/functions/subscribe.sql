@@ -1,20 +1,24 @@
 -- Creates a subscription, or brings its settings up to date, and returns its id. It reads nothing until it is bound.
+-- on_failure: NULL, or 'block', 'park' or 'dead-letter' for an ordered one.
 CREATE FUNCTION outbox.subscribe(
-    name text, guarantee text DEFAULT 'at-least-once', max_attempts int DEFAULT 20
+    name text, guarantee text DEFAULT 'at-least-once', max_attempts int DEFAULT 20, on_failure text DEFAULT NULL
 ) RETURNS int
 LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     known outbox.subscription;
 BEGIN
     SELECT * INTO known FROM outbox.subscription s WHERE s.name = subscribe.name;
-    IF (known.guarantee, known.max_attempts) = (subscribe.guarantee, subscribe.max_attempts) THEN
+    IF (known.guarantee, known.max_attempts) = (subscribe.guarantee, subscribe.max_attempts)
+       AND known.on_failure IS NOT DISTINCT FROM subscribe.on_failure THEN
         RETURN known.id;
     END IF;
-    INSERT INTO outbox.subscription AS s (name, guarantee, max_attempts)
-    VALUES (subscribe.name, subscribe.guarantee, subscribe.max_attempts)
+    INSERT INTO outbox.subscription AS s (name, guarantee, max_attempts, on_failure)
+    VALUES (subscribe.name, subscribe.guarantee, subscribe.max_attempts, subscribe.on_failure)
     ON CONFLICT ON CONSTRAINT subscription_name_key DO UPDATE
-    SET guarantee = excluded.guarantee, max_attempts = excluded.max_attempts
+    SET guarantee = excluded.guarantee, max_attempts = excluded.max_attempts, on_failure = excluded.on_failure
     RETURNING s.id INTO known.id;
     RETURN known.id;
 END $$;

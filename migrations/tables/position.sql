@@ -7,9 +7,17 @@ CREATE TABLE outbox.position (
     "offset" bigint NOT NULL,
     open xid8[] NOT NULL,
     floor bigint[] NOT NULL,
+    lease_id bigint,
+    low bigint,
     PRIMARY KEY (subscription_id, partition_id, "offset"),
     CHECK (cardinality(open) = cardinality(floor))
 ) WITH (
     fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
     autovacuum_vacuum_cost_delay = 0
 );
+
+COMMENT ON COLUMN outbox.position.lease_id IS
+    'Of an ordered subscription: the batch that was handed out last. While that lease exists, the partition waits.';
+
+COMMENT ON COLUMN outbox.position.low IS
+    'The lowest offset of that batch: what failed of it is at or above.';

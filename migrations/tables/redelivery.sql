@@ -8,6 +8,7 @@ CREATE TABLE outbox.redelivery (
     due_at timestamptz NOT NULL,
     lease_id bigint,
     suspect boolean NOT NULL DEFAULT false,
+    lane text,
     published_at timestamptz NOT NULL,
     key text,
     headers jsonb,
@@ -25,6 +26,13 @@ COMMENT ON COLUMN outbox.redelivery.attempt IS 'The number of the next try, or o
 COMMENT ON COLUMN outbox.redelivery.suspect IS
     'A worker died while it held this message: it is handed out with no other suspect, to find the guilty one.';
 
+COMMENT ON COLUMN outbox.redelivery.lane IS
+    'Of an ordered subscription: what must stay in order. Its key, if failures park the key (none: nothing), else the partition
+(an empty text). The lowest offset of a lane is due at its time, the others at infinity, until their turn comes.';
+
 -- what is due: subscription_id = ? AND suspect = ? AND due_at <= ? ORDER BY due_at, partition_id, "offset"
 CREATE INDEX redelivery_due ON outbox.redelivery (subscription_id, suspect, due_at, partition_id, "offset")
     WHERE lease_id IS NULL;
+
+-- who is next in a lane? is it empty?
+CREATE INDEX redelivery_lane ON outbox.redelivery (subscription_id, partition_id, lane, "offset") WHERE lane IS NOT NULL;

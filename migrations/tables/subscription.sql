@@ -6,8 +6,14 @@ CREATE TABLE outbox.subscription (
     guarantee text NOT NULL
         CHECK (guarantee IN ('at-most-once', 'at-least-once', 'exactly-once')),
     max_attempts smallint NOT NULL CHECK (max_attempts BETWEEN 1 AND 32766),
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    on_failure text CHECK (on_failure IN ('block', 'park', 'dead-letter')),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK (on_failure IS NULL OR guarantee <> 'at-most-once')
 );
 
 COMMENT ON COLUMN outbox.subscription.max_attempts IS
     'The attempt that is a message''s last: when it fails, or its worker dies in it, the message becomes a dead letter.';
+
+COMMENT ON COLUMN outbox.subscription.on_failure IS
+    'NULL: unordered. Otherwise one batch of a partition is in flight at a time, in order, and a message that fails blocks its
+partition, parks its key, or becomes a dead letter at once.';

@@ -6,8 +6,13 @@ CREATE TABLE outbox.topic (
     partitions smallint NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
     max_priority smallint NOT NULL CHECK (max_priority BETWEEN 0 AND 9),
     retention text NOT NULL REFERENCES outbox.retention (name),
+    deduplication_window interval NOT NULL DEFAULT interval '7 days'
+        CHECK (deduplication_window BETWEEN interval '1 second' AND interval '30 days'),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 COMMENT ON COLUMN outbox.topic.max_priority IS
     'Priorities 0 to max_priority, as RabbitMQ''s x-max-priority: the higher number is delivered first.';
+
+COMMENT ON COLUMN outbox.topic.deduplication_window IS
+    'For how long a publish with the idempotency key of an earlier one stores nothing, from the earlier one on.';

@@ -1,19 +1,23 @@
-"""The log: topics, messages, subscriptions, leases, redeliveries, dead letters, workers."""
+"""The log: topics, messages, subscriptions, leases, redeliveries, dead letters, workers, keys, roles."""
 
-from outbox.ddl import create, drop_everything
+from outbox.ddl import create, drop_everything, execute
 
 revision = "0001"
 down_revision = None
 
 TABLES = """
 retention topic partition message subscription binding cursor position lease redelivery dead_letter worker
+deduplication inbox
 """
 
 FUNCTIONS = """
 schema_version wake_lock turn_lock partition_number topic_matches require_own_transaction log_end open_xids place
-create_partition adopt declare_topic subscribe bind seek wake route publish publish_many
+create_partition adopt declare_topic subscribe bind seek wake route
+key_slot slot_lock enter_slot known_keys claim_keys once publish publish_unique publish_many
+lane_of lane_is_taken is_next is_in_order take_turns leave_lanes mend_lanes
 redelivery_of messages news take take_due pull add_error fail raise_lease_lost settle hand_back release
 register heartbeat mark_retired retire recover redrive
+truncate_slot slot_holder rotate_keys rotate grant_roles
 """
 
 VIEWS = "lag in_flight"
@@ -23,6 +27,8 @@ def upgrade() -> None:
     for kind, names in ("tables", TABLES), ("functions", FUNCTIONS), ("views", VIEWS):
         for name in names.split():
             create(kind, name)
+    execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC")
+    execute("SELECT outbox.grant_roles()")
 
 
 def downgrade() -> None:

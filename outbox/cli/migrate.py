@@ -22,6 +22,12 @@ def migrate(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL instead of running it.")] = False,
     to: Annotated[str, typer.Option(help="The version to go to; 'base' removes all that is ours.")] = "head",
     since: Annotated[str | None, typer.Option("--from", help="With --sql: the version to start from.")] = None,
+    inbox: Annotated[
+        bool, typer.Option("--inbox", help="Only what outbox.once() needs, in a database that has no outbox.")
+    ] = False,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Also create the roles outbox_publisher, _worker, _monitor and _admin.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --to base: don't ask.")] = False,
 ) -> None:
     """Add outbox's tables to a database, or bring them up to date.
@@ -31,8 +37,15 @@ def migrate(
     """
     if sql and check:
         raise usage("--sql and --check: one of them")
+    if inbox and (check or roles or to != "head"):
+        raise usage("--inbox goes with --sql or nothing else")
+    if roles and (sql or check or to != "head"):
+        raise usage("--roles goes with a migration to head; in SQL it is SELECT outbox.grant_roles(true)")
     if since is not None and not sql:
         raise usage("--from goes with --sql: a database knows which version it is at")
+    if sql and inbox:
+        typer.echo(schema.inbox_sql())
+        return
     if sql:
         typer.echo(schema.sql(to, since or "base"))
         return
@@ -45,7 +58,13 @@ def migrate(
         typer.confirm("remove the schema outbox with all its messages?", abort=True)
     engine = sqlalchemy.create_engine(sqlalchemy_url(database_url), poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
+        if inbox:
+            schema.install_inbox(connection)
+            typer.echo("the inbox is there: outbox.once() can be called in this database")
+            return
         schema.migrate(connection, to)
+        if roles:
+            typer.echo(f"roles that can be granted: {', '.join(schema.create_roles(connection))}")
     typer.echo("the schema outbox is gone" if to == "base" else f"the schema outbox is at version {SCHEMA_VERSION}")
 
 

@@ -7,13 +7,14 @@ import importlib
 import os
 import sys
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from outbox import logs
 from outbox.cli.options import DatabaseUrl, usage
 from outbox.client import Outbox
+from outbox.errors import HandlerStuck
 from outbox.supervisor import Supervisor
 from outbox.worker import Worker
 
@@ -47,9 +48,25 @@ def worker(
             asyncio.run(Supervisor(_for_one(app, only, grace, timeout, log_level), processes, database_url).run())
         )
     one = Worker(
-        found, database_url, tuple(only or ()), timedelta(seconds=grace), timedelta(seconds=timeout), supervisor, name
+        found,
+        database_url,
+        tuple(only or ()),
+        timedelta(seconds=grace),
+        timedelta(seconds=timeout),
+        supervisor,
+        name,
+        _start_anew,
     )
-    asyncio.run(one.run())
+    try:
+        asyncio.run(one.run())
+    except HandlerStuck:
+        _start_anew()
+
+
+def _start_anew() -> NoReturn:
+    """Replace this process by a new one with the same command: the same pid, and none of its threads."""
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def load(path: str) -> Outbox:

@@ -71,7 +71,7 @@ def test_a_publisher_draws_its_xid_before_its_offset(database: Database, db) -> 
     db.execute(
         "CREATE FUNCTION outbox.probe(sequence regclass) RETURNS bigint LANGUAGE plpgsql AS $$"
         "DECLARE had boolean := pg_current_xact_id_if_assigned() IS NOT NULL; BEGIN "
-        "INSERT INTO drawn VALUES (had); RETURN nextval(sequence); END $$"
+        "INSERT INTO public.drawn VALUES (had); RETURN nextval(sequence); END $$"
     )
     db.execute(source.replace("nextval(route.sequences[place])", "outbox.probe(route.sequences[place])"))
     publish(db, "t", "a")

@@ -97,7 +97,7 @@ def test_a_content_type_can_be_named_for_bytes_and_only_for_bytes() -> None:
         ({"value": 1, "headers": "x"}, "headers are a dict"),
         ({"value": "x" * 20, "payload": 21}, "has 22 bytes, the limit is 21: store it elsewhere"),
         ({"value": b"x" * 22, "payload": 21}, "has 22 bytes, the limit is 21"),
-        ({"value": 1, "key": 4711}, r"a key is a str, not int: str\(4711\) would be one"),
+        ({"value": 1, "key": 4711}, r"the key is a str, not int: str\(4711\) would be one"),
         ({"value": 1, "key": "a\0b"}, "the key contains a NUL character"),
         ({"value": 1, "key": "\ud800"}, "the key is not valid Unicode"),
         ({"value": 1, "key": "é" * 513}, "the key has 1,026 bytes, the limit is 1,024"),

@@ -1,0 +1,30 @@
+-- Lets the caller's transaction write keys into the slot of this moment, and returns it with the slots in which a live key
+-- may lie already, and those that must be written too: another transaction, which began before the slot changed, may still
+-- write them, or our snapshot is too old to show what it committed. Who finds a key in no live slot, and then writes it to
+-- the busy ones and to its own, is the only one who has it. ring: 0 is deduplication, 1 is inbox. Internal.
+CREATE OR REPLACE FUNCTION outbox.enter_slot(
+    ring int, remembered interval, OUT slot smallint, OUT live smallint[], OUT busy smallint[]
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    old_snapshot boolean := current_setting('transaction_isolation') <> 'read committed';
+    old smallint;
+BEGIN
+    LOOP  -- whoever sees the next slot sees our lock on this one, too
+        slot := outbox.key_slot(clock_timestamp());
+        PERFORM pg_advisory_xact_lock_shared(outbox.slot_lock(ring, slot));
+        EXIT WHEN slot = outbox.key_slot(clock_timestamp());
+    END LOOP;
+    live := ARRAY[slot];
+    busy := '{}';  -- the oldest first: everybody writes in the same order
+    FOR back IN 1 .. least(ceil(extract(epoch FROM remembered) / 172800)::int, 15) LOOP
+        old := (slot + 16 - back) % 16;
+        live := live || old;
+        IF pg_try_advisory_lock(outbox.slot_lock(ring, old)) THEN
+            PERFORM pg_advisory_unlock(outbox.slot_lock(ring, old));
+            CONTINUE WHEN NOT old_snapshot;
+        END IF;
+        busy := old || busy;
+    END LOOP;
+END $$;

@@ -1,0 +1,30 @@
+-- Empties a slot by TRUNCATE, unless "held_by" (a query; no row: nobody) says that somebody still needs it, or a transaction
+-- uses it and does not end within lock_timeout. Returns who, or NULL if it is empty now. Internal: see rotate.
+CREATE OR REPLACE FUNCTION outbox.truncate_slot(leaf regclass, held_by text) RETURNS text
+LANGUAGE plpgsql
+SET lock_timeout = '100ms'
+AS $$
+DECLARE
+    holder text;
+BEGIN
+    EXECUTE held_by INTO holder;
+    IF holder IS NOT NULL THEN
+        RETURN holder;
+    END IF;
+    BEGIN
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', leaf);
+        EXECUTE held_by INTO holder;  -- now that nobody has rows in it that we can't see
+        IF holder IS NOT NULL THEN
+            RAISE lock_not_available;
+        END IF;
+        EXECUTE format('TRUNCATE %s', leaf);
+        RETURN NULL;
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN coalesce(holder, (
+            SELECT string_agg(DISTINCT format('%s, open since %s', coalesce('pid ' || l.pid, 'a prepared transaction'),
+                                              coalesce(a.xact_start::timestamptz(0)::text, 'long ago')), '; ')
+            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.relation = leaf AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              AND l.pid IS DISTINCT FROM pg_backend_pid()), 'a transaction that has just ended');
+    END;
+END $$;

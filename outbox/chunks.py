@@ -1,0 +1,121 @@
+"""Cut what was pulled into calls of the handler, and keep what must stay in order in order."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from outbox.model import Message, Reject
+from outbox.subscription import Subscription
+from outbox.transactions import NotBegun
+
+
+class Deferred(Exception):
+    """Says of a message that it was not tried: something that it must stay behind has failed."""
+
+
+@dataclass(slots=True)
+class Call:
+    """The messages that a handler is called with, one after the other or as a list."""
+
+    messages: list[Message]
+    #: How many messages each lease of the chunk holds, where a handler's transaction settles them.
+    sizes: dict[int, int]
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Calls that one runner makes one after the other, and what became of their messages."""
+
+    subscription: Subscription
+    calls: deque[Call]
+    #: Messages that were handled or deferred, each with None (done) or why not.
+    results: list[tuple[Message, Exception | None]] = field(default_factory=list)
+    seconds: float = 0.0
+    #: Messages in all its calls.
+    size: int = 0
+    #: Nobody waits for it any more: a handler did not come to its end.
+    given_up: bool = False
+    _blocked: bool = False
+    _parked: set[str] = field(default_factory=set)
+
+    def next_call(self) -> Call | None:
+        """Take the next call; messages that must wait behind a failed one are deferred."""
+        while self.calls and not self.given_up:
+            call = self.calls.popleft()
+            if self._blocked or self._parked:
+                self._defer(call)
+            if call.messages:
+                return call
+        return None
+
+    def note(self, call: Call, outcomes: list[Exception | None] | None) -> None:
+        """Note what became of a call's messages; None: they failed together, and are to be tried one by one."""
+        if outcomes is None:
+            self.calls.extendleft(Call([message], call.sizes) for message in reversed(call.messages))
+            return
+        for message, error in zip(call.messages, outcomes, strict=True):
+            self.results.append((message, error))
+            if error is not None and self.subscription.on_failure and not is_final(self.subscription, message, error):
+                self._hold_back(message)
+
+    def _hold_back(self, failed: Message) -> None:
+        if self.subscription.on_failure != "park":
+            self._blocked = True
+        elif failed.key is not None:
+            self._parked.add(failed.key)
+
+    def _defer(self, call: Call) -> None:
+        waiting = [m for m in call.messages if self._blocked or m.key in self._parked]
+        self.results.extend((message, Deferred()) for message in waiting)
+        call.messages = [m for m in call.messages if not (self._blocked or m.key in self._parked)]
+
+
+def is_final(subscription: Subscription, message: Message, error: Exception) -> bool:
+    """Is this failure the message's last, so that it becomes a dead letter?"""
+    if isinstance(error, NotBegun | Deferred):
+        return False
+    return (
+        isinstance(error, Reject)
+        or subscription.on_failure == "dead-letter"
+        or message.attempt >= subscription.retries.max_attempts
+    )
+
+
+def cut(waiting: deque[Message], subscription: Subscription, size: int) -> Chunk:
+    """Take about `size` messages from the left: whole leases, where their handler's transaction or order needs them."""
+    if subscription.on_failure:
+        messages = _take_lease(waiting)
+    elif subscription.batch > 1 and subscription.guarantee == "exactly-once":
+        messages = []
+        while waiting and len(messages) < max(size, subscription.batch):
+            messages += _take_lease(waiting)
+    else:
+        messages = [waiting.popleft() for _ in range(min(max(size, subscription.batch), len(waiting)))]
+    sizes = Counter(m.lease_id for m in messages) if subscription.guarantee == "exactly-once" else {}
+    calls = deque(Call(part, sizes) for part in _parts(messages, subscription))  # type: ignore[arg-type]  # leased
+    return Chunk(subscription, calls, size=len(messages))
+
+
+def _take_lease(waiting: deque[Message]) -> list[Message]:
+    lease = waiting[0].lease_id
+    taken = [waiting.popleft()]
+    while waiting and waiting[0].lease_id == lease:
+        taken.append(waiting.popleft())
+    return taken
+
+
+def _parts(messages: list[Message], subscription: Subscription) -> Iterable[list[Message]]:
+    """Calls of a batch at most; what was tried before is tried alone, so that its neighbours don't suffer from it."""
+    if subscription.batch == 1:
+        return ([message] for message in messages)
+    parts: list[list[Message]] = []
+    for message in messages:
+        last = parts[-1] if parts else None
+        alone = last is None or message.redelivered or last[0].redelivered
+        if last is None or alone or len(last) == subscription.batch:
+            parts.append([message])
+        else:
+            last.append(message)
+    return parts
