@@ -12,9 +12,8 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import chain
 from typing import Any
 
 from outbox import chunks, handling, operations
@@ -296,17 +295,18 @@ class Consumer:
         outcomes = handling.failed(self.subscription, call, Interrupted())
         return [Deferred() if outcomes is None else outcomes[0] or Deferred()] * len(call.messages)
 
-    def blame(self) -> Settlement | None:
-        """What is to be settled of the call that keeps the event loop from going on; asked from another thread."""
-        call = self._runner.blocking_call() if isinstance(self._runner, Coroutines) else None
-        if call is None:
-            return None
-        failures: dict[int, list[Failure]] = {}
-        for message, error in zip(call.messages, self._stuck_outcomes(call), strict=True):
-            if message.lease_id is not None:
-                failures.setdefault(message.lease_id, []).append(self._failure(message, error))
-        parts: list[str | None] = [operations.ranges(f.offset for f in of_lease) for of_lease in failures.values()]
-        return Settlement(list(failures), parts, list(chain.from_iterable(failures.values()))) if failures else None
+    def close_from_outside(self) -> Iterator[Settlement]:
+        """What can be settled while the event loop stands still, and who is to blame for it; in another thread."""
+        under_way = self._runner.interrupted_chunks() if isinstance(self._runner, Coroutines) else []
+        for chunk, blocking in under_way:
+            chunk.given_up = True
+            for message, error in chunk.results:
+                self._close(message, error)
+            if blocking:
+                for message, stuck in zip(blocking.messages, self._stuck_outcomes(blocking), strict=True):
+                    self._close(message, stuck)
+        while settlement := self._ledger.next(parts=True):
+            yield settlement
 
     def _failure(self, message: Message, error: Exception) -> Failure:
         return handling.failure_of(self.subscription, message, message.lease_id or 0, error, self._chance)
@@ -339,8 +339,7 @@ class Consumer:
             self._log_failure(logging.WARNING, "retry", message, error, delay=f"{failure.delay:.1f}s")
 
     def _log_failure(self, level: int, event: str, message: Message, error: Exception, **fields: Any) -> None:
-        described = handling.describe(error)
-        cause = f"{described['class']}: {described['text']}"
+        cause = handling.cause_of(error)
         name, topic = self.name, message.topic
         log(
             level,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import random
 import traceback
 from typing import Any
 
-from outbox import operations
+from outbox import logs, operations
 from outbox.chunks import Call, Deferred, is_final
 from outbox.connection import run, run_async
 from outbox.errors import LeaseLost, TimeLimitExceeded
+from outbox.logs import redact
 from outbox.model import Message, Reject, Retry
 from outbox.operations import Failure, Settlement, ranges
 from outbox.subscription import Subscription
@@ -118,6 +120,13 @@ def _reason(subscription: Subscription, error: Exception) -> str:
     return "failed" if subscription.on_failure == "dead-letter" else "attempts exhausted"
 
 
+def cause_of(error: Exception) -> str:
+    """What a log says of an error: its class and where it was raised, and its text only if that was asked for."""
+    described, trace = describe(error), traceback.extract_tb(error.__traceback__)
+    where = f" at {os.path.basename(trace[-1].filename)}:{trace[-1].lineno}" if trace else ""
+    return f"{described['class']}{where}" + (f": {described['text']}" if logs.error_texts else "")
+
+
 def describe(error: Exception) -> dict[str, str]:
     """What the history of a message keeps of an error."""
     kept = error.__cause__ if isinstance(error, NotBegun) and error.__cause__ else error
@@ -127,8 +136,8 @@ def describe(error: Exception) -> dict[str, str]:
         text, trace = f"(its text can't be had: {type(unspeakable).__qualname__})", ""
     return {
         "class": type(kept).__qualname__,
-        "text": _storable(text[:_TEXT_LIMIT]),
-        "traceback": "" if isinstance(kept, Retry | Reject) else _storable(trace[-_TRACEBACK_LIMIT:]),
+        "text": redact(_storable(text[:_TEXT_LIMIT])),
+        "traceback": "" if isinstance(kept, Retry | Reject) else redact(_storable(trace[-_TRACEBACK_LIMIT:])),
     }
 
 

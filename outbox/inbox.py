@@ -6,13 +6,16 @@ transaction that does it. The other database needs a table for it: `outbox migra
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, overload
 
 from outbox import connection as connections
 from outbox import operations
 from outbox.client import AsyncTransaction
+from outbox.errors import SchemaOutdated
+from outbox.operations import Operation
 
 
 @overload
@@ -44,5 +47,21 @@ def once(
     """
     operation = operations.once(consumer, key, remembered)
     if connections.is_async(connection):
-        return connections.run_async(operation, connection)
-    return connections.run(operation, connection)
+        return _run_async(operation, connection)
+    with _our_advice():
+        return connections.run(operation, connection)
+
+
+async def _run_async(operation: Operation[bool], connection: Any) -> bool:
+    with _our_advice():
+        return await connections.run_async(operation, connection)
+
+
+@contextmanager
+def _our_advice() -> Iterator[None]:
+    """A database without an inbox need not become an outbox."""
+    try:
+        yield
+    except SchemaOutdated as error:
+        error.args = ("the database has no inbox: run `outbox migrate --inbox` on it",)
+        raise

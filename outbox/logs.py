@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Any
 
@@ -11,13 +12,32 @@ logger = logging.getLogger("outbox")
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 
 
+#: Passwords in URLs, in libpq's connection strings, and in headers.
+_SECRET = re.compile(
+    r"(?<=://)(?P<user>[^\s:/@]*):[^\s/@]+(?=@)|(?P<name>\b(?:password|passwd|pwd|secret|token|api_?key|authorization)"
+    r"['\"]?\s*[=:]\s*(?:bearer\s+|basic\s+)?)['\"]?[^\s'\",;&]+",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """Take out what looks like a password, wherever it came from."""
+    return _SECRET.sub(lambda found: f"{found['name'] or (found['user'] + ':')}***", text)
+
+
 def log(level: int, event: str, /, **fields: Any) -> None:
     """Write one event with its fields."""
     logger.log(level, event, extra={"fields": fields})
 
 
-def configure(level: str = "INFO") -> None:
-    """Send our events to standard error, a line each."""
+#: Are the texts of handlers' errors logged? They may show what a message holds.
+error_texts = False
+
+
+def configure(level: str = "INFO", errors: bool = False) -> None:
+    """Send our events to standard error, a line each; with `errors`, the texts of handlers' errors too."""
+    global error_texts
+    error_texts = errors
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(colour=sys.stderr.isatty()))
     logger.handlers[:] = [handler]
@@ -41,6 +61,7 @@ class Lines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         fields = getattr(record, "fields", {})
         line = super().formatMessage(record) + "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+        line = redact(line)
         colour = _COLOURS.get(record.levelname) if self.colour else None
         return f"{colour}{line}\x1b[0m" if colour else line
 

@@ -112,11 +112,14 @@ class Coroutines:
         """Let each task finish the call that it is at."""
         self._stopping = True
 
-    def blocking_call(self) -> Call | None:
-        """The call that keeps the event loop from going on, if it is one of ours; asked from another thread."""
-        task = asyncio.current_task(self._loop)
-        post = self._posts.get(task) if task else None
-        return post.call if post else None
+    def interrupted_chunks(self) -> list[tuple[Chunk, Call | None]]:
+        """What is under way, asked from another thread while the loop stands still; with the call that blocks it."""
+        blocking = asyncio.current_task(self._loop)
+        return [
+            (post.chunk, post.call if task is blocking else None)
+            for task, post in list(self._posts.items())
+            if post and post.chunk
+        ]
 
     async def _run(self, chunk: Chunk) -> None:
         post = self._posts[asyncio.current_task()]  # type: ignore[index]  # we are in it

@@ -60,7 +60,7 @@ def status() -> Operation[Status]:
 
 
 _TOPICS = """
-SELECT t.name, t.partitions, coalesce(sum(pg_sequence_last_value(p.sequence)), 0)::bigint,
+SELECT t.name, t.partitions, coalesce(sum(outbox.log_end(p.sequence)), 0)::bigint,
        (SELECT count(DISTINCT c.subscription_id) FROM outbox.cursor c JOIN outbox.partition q ON q.id = c.partition_id
         WHERE q.topic_id = t.id)
 FROM outbox.topic t JOIN outbox.partition p ON p.topic_id = t.id

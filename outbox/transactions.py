@@ -51,7 +51,12 @@ class Transactions:
             "kwargs": options(),
             "open": False,
         }
-        engine: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "pool_pre_ping": True}
+        engine: dict[str, Any] = {
+            "pool_size": size,
+            "max_overflow": 0,
+            "pool_pre_ping": True,
+            "hide_parameters": True,  # they are payloads, and errors go into logs
+        }
         self._engine = self._async_engine = self._pool = self._async_pool = None
         self._session_factory, self._async_session_factory = session_factory, async_session_factory
         if psycopg.Connection in kinds:

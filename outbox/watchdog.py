@@ -42,7 +42,7 @@ class Post:
         self.limit = limit
         self._interrupt, self._calm, self._give_up = interrupt, calm, give_up
         self._lock = threading.Lock()
-        self._chunk: Chunk | None = None
+        self.chunk: Chunk | None = None
         self.call: Call | None = None
         self._since = 0.0
         #: Was the call under way, or the last one, interrupted?
@@ -51,7 +51,7 @@ class Post:
     def begin(self, chunk: Chunk, call: Call) -> None:
         self.interrupted = False
         self._since = time.monotonic()
-        self._chunk, self.call = chunk, call
+        self.chunk, self.call = chunk, call
 
     def end(self) -> None:
         """From here on nothing interrupts; it may be called twice."""
@@ -71,8 +71,8 @@ class Post:
                 self._interrupt(call)
             elif age > self.limit + _GRACE:
                 self.call = None
-                assert self._chunk is not None
-                self._give_up(self._chunk, call)
+                assert self.chunk is not None
+                self._give_up(self.chunk, call)
 
 
 class Watchdog:
@@ -126,7 +126,7 @@ class Watchdog:
 
     @property
     def _pause(self) -> float:
-        return min([_LONGEST_LOOK, *(post.limit / 10 for post in list(self._posts))])
+        return min([_LONGEST_LOOK, self._stall / 5, *(post.limit / 10 for post in list(self._posts))])
 
 
 def interrupt_thread(ident: int) -> None:

@@ -208,14 +208,15 @@ class Worker:
         self._stop.set()
 
     def _replace_from_outside(self) -> None:
-        """The event loop stands still: say whose fault it is, give the rest back, and start anew. Not in its thread."""
+        """The event loop stands still: settle what is finished, give the rest back, start anew. In another thread."""
         if self._replace is None:
             return
         try:
             with psycopg.connect(self._url, autocommit=True, **options()) as connection:
                 connection.execute("SET statement_timeout = '5s'")
-                for settlement in filter(None, (consumer.blame() for consumer in self._consumers)):
-                    connections.run(operations.settle(self.id, settlement, durable=True), connection)
+                for consumer in self._consumers:
+                    for settlement in consumer.close_from_outside():
+                        connections.run(operations.settle(self.id, settlement, durable=True), connection)
                 connections.run(operations.retire(self.id), connection)
         except Exception as error:  # then others find it dead
             log(logging.ERROR, "could not give back what it held", worker=self.id, reason=repr(error))

@@ -52,6 +52,11 @@ class Database:
         with psycopg.connect(self.url, autocommit=True) as connection:
             return value(connection, statement, *arguments)
 
+    def execute(self, statements: str) -> None:
+        """Run statements without parameters, in a transaction of their own."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statements)
+
     def switch_off_declaring(self) -> None:
         """For all connections that are opened from now on."""
         self.postgres.execute(f"ALTER DATABASE {self.name} SET outbox.declare_topics = off")
@@ -153,13 +158,15 @@ def outbox(
 class WorkerProcess:
     """`outbox worker MODULE:app` as a process of its own; the module's text is the test's."""
 
-    def __init__(self, database_url: str, folder: Path, app: str, *arguments: str) -> None:
+    def __init__(
+        self, database_url: str, folder: Path, app: str, *arguments: str, more: dict[str, str] | None = None
+    ) -> None:
         (folder / "app_under_test.py").write_text(app)
         self.log_path = folder / f"worker-{time.monotonic_ns()}.log"
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "outbox", "worker", "app_under_test:app", *arguments],
-                env=environment(database_url, folder),
+                env={**environment(database_url, folder), **(more or {})},
                 cwd=folder,
                 stderr=log,
                 stdout=log,

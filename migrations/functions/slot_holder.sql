@@ -8,7 +8,10 @@ DECLARE
     holder text;
 BEGIN
     EXECUTE format($query$
-        SELECT format('subscription %%s stands at offset %%s of partition %%s, the slot goes on to %%s', s.name, p."offset", c.partition_id, last."offset")
+        SELECT CASE WHEN last."offset" > p."offset"
+               THEN format('subscription %%s stands at offset %%s of partition %%s, the slot goes on to %%s',
+                           s.name, p."offset", c.partition_id, last."offset")
+               ELSE format('subscription %%s has not yet taken late messages of partition %%s', s.name, c.partition_id) END
         FROM outbox.cursor c
         JOIN outbox.subscription s ON s.id = c.subscription_id
         CROSS JOIN LATERAL (SELECT q."offset", q.open, q.floor FROM outbox.position q

@@ -31,6 +31,9 @@ def worker(
         float, typer.Option(min=1, help="Seconds without a sign of life after which others take over its messages.")
     ] = 30,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    log_errors: Annotated[
+        bool, typer.Option("--log-errors", help="Log the texts of handlers' errors, which may show what messages hold.")
+    ] = False,
     supervisor: Annotated[int | None, typer.Option(hidden=True, help="End when this parent process is gone.")] = None,
     name: Annotated[str | None, typer.Option(hidden=True, help="What the process is called in outbox.worker.")] = None,
 ) -> None:
@@ -41,11 +44,13 @@ def worker(
     """
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise usage(f"--log-level {log_level} is not one of DEBUG, INFO, WARNING, ERROR")
-    logs.configure(log_level)
+    logs.configure(log_level, log_errors)
     found = load(app)
     if processes > 1:
         raise typer.Exit(
-            asyncio.run(Supervisor(_for_one(app, only, grace, timeout, log_level), processes, database_url).run())
+            asyncio.run(
+                Supervisor(_for_one(app, only, grace, timeout, log_level, log_errors), processes, database_url).run()
+            )
         )
     one = Worker(
         found,
@@ -57,10 +62,21 @@ def worker(
         name,
         _start_anew,
     )
+    asyncio.run(_run(one))
+
+
+async def _run(one: Worker) -> None:
+    """Run to the end; what handlers are still at then can't keep the process."""
     try:
-        asyncio.run(one.run())
+        await one.run()
     except HandlerStuck:
         _start_anew()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left and (await asyncio.wait(left, timeout=1))[1]:
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _start_anew() -> NoReturn:
@@ -87,8 +103,11 @@ def load(path: str) -> Outbox:
     return found
 
 
-def _for_one(app: str, only: list[str] | None, grace: float, timeout: float, log_level: str) -> list[str]:
+def _for_one(
+    app: str, only: list[str] | None, grace: float, timeout: float, log_level: str, log_errors: bool
+) -> list[str]:
     """The command of one process; the database's URL, which may hold a password, goes by the environment."""
     chosen = [part for name in only or () for part in ("--only", name)]
     settings = {"grace": grace, "timeout": timeout, "log-level": log_level, "supervisor": os.getpid()}
+    chosen += ["--log-errors"] if log_errors else []
     return ["worker", app, *chosen, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]

@@ -5,59 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from outbox import Outbox
+from tests.library.workshop import PREAMBLE, at_rest, publish, seen, wait_for_rest
 from tests.servers import PgBouncer
 from tests.shop_floor import Database, WorkerProcess, outbox, value, wait_for, worker
-
-PREAMBLE = """
-import asyncio, os, time
-from datetime import timedelta
-import psycopg
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
-from outbox import Ack, Message, Outbox, Reject, Retries, Retry
-from outbox.database import libpq_url
-
-app = Outbox()
-SOON = Retries(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=20), max_attempts=3)
-
-def note(what):
-    with psycopg.connect(os.environ["OUTBOX_DATABASE_URL"], autocommit=True) as db:
-        db.execute("INSERT INTO seen (what) VALUES (%s)", (str(what),))
-"""
-
-
-@pytest.fixture
-def shop(one_database: Database) -> Database:
-    one_database.connect(autocommit=True).execute(
-        "CREATE TABLE seen (id serial, what text, at timestamptz DEFAULT now())"
-    )
-    return one_database
-
-
-def publish(database: Database, topic: str, *payloads: object) -> None:
-    with database.connect() as connection:
-        for payload in payloads:
-            Outbox().publish(connection, topic, payload, key="k", headers={"h": "v"})
-
-
-def seen(database: Database) -> list[str]:
-    with database.connect() as connection:
-        return [what for (what,) in connection.execute("SELECT what FROM seen ORDER BY id").fetchall()]
-
-
-def at_rest(database: Database) -> bool:
-    """Nothing to deliver, nothing in hand, nothing waiting for another try."""
-    return all(
-        database.value(f"SELECT count(*) FROM outbox.{what}") == 0
-        for what in ("lag WHERE lag > 0", "lease", "redelivery")
-    )
-
-
-def wait_for_rest(database: Database) -> None:
-    wait_for(lambda: at_rest(database), "all messages settled")
-
 
 HANDLERS = {
     "a function": "def handle(message): note(message.payload)",
