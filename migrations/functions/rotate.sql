@@ -7,16 +7,12 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    kept outbox.retention;
-    leaf regclass;
+    due record;
 BEGIN
-    FOR kept IN SELECT * FROM outbox.retention LOOP  -- the slot that will be written next has the oldest messages
-        log := 'message';
-        slot := kept.first_slot
-            + (floor(extract(epoch FROM rotate.now) / extract(epoch FROM kept.slot_width))::bigint + 1) % kept.slots;
-        leaf := format('outbox.%I', 'message_' || slot)::regclass;
-        CONTINUE WHEN pg_relation_size(leaf) = 0;
-        held_by := outbox.truncate_slot(leaf, format('SELECT outbox.slot_holder(%L)', leaf));
+    FOR due IN SELECT * FROM outbox.slots_due(rotate.now) AS d WHERE d.log = 'message' LOOP
+        log := due.log;
+        slot := due.slot;
+        held_by := coalesce(due.held_by, outbox.truncate_slot(due.leaf, format('SELECT outbox.slot_holder(%L)', due.leaf)));
         RETURN NEXT;
     END LOOP;
     RETURN QUERY SELECT * FROM outbox.rotate_keys('deduplication', rotate.now);

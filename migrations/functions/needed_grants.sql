@@ -1,0 +1,38 @@
+-- What each of our roles needs, and no more: privileges on the schema, functions, tables, or some columns of a table. Internal:
+-- grant_roles gives it, and `outbox doctor` looks whether it is there.
+CREATE FUNCTION outbox.needed_grants() RETURNS TABLE (role text, kind text, object text, privileges text, columns text[])
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    publishing text[] := '{schema_version,publish,publish_many,declare_topic,once}';
+    working text[] := publishing || '{register,heartbeat,pull,settle,release,retire,recover,adopt,subscribe,bind,rotate,mend_lanes,wake_lock}';
+    watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants}';
+    administering text[] := working || watching || '{seek,redrive,rotate_keys}';
+    static text[] := '{retention,topic,partition,subscription,binding,cursor}';
+BEGIN
+    RETURN QUERY
+    SELECT r, 'SCHEMA', 'outbox', 'USAGE', NULL::text[]
+    FROM unnest('{outbox_publisher,outbox_worker,outbox_monitor,outbox_admin}'::text[]) AS r
+    UNION ALL
+    SELECT needs.role, 'FUNCTION', p.oid::regprocedure::text, 'EXECUTE', NULL
+    FROM (VALUES ('outbox_publisher', publishing), ('outbox_worker', working),
+                 ('outbox_monitor', watching), ('outbox_admin', administering)) AS needs (role, functions)
+    JOIN pg_proc p ON p.pronamespace = 'outbox'::regnamespace AND p.proname = ANY (needs.functions)
+    UNION ALL
+    SELECT 'outbox_worker', 'TABLE', 'outbox.' || t, 'SELECT', NULL
+    FROM unnest(static || '{lease,worker}') AS t
+    UNION ALL
+    SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t, 'SELECT', NULL
+    FROM unnest(static || '{position,lease,worker,lag,in_flight}') AS t
+    UNION ALL
+    SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t.name, 'SELECT', t.columns::text[]
+    FROM (VALUES ('message', '{slot,partition_id,offset,xid,published_at}'),
+                 ('redelivery', '{subscription_id,partition_id,offset,attempt,due_at,lease_id,suspect,published_at}'),
+                 ('dead_letter', '{subscription_id,partition_id,offset,attempt,reason,died_at,published_at}'),
+                 ('deduplication', '{slot,expires_at}'),
+                 ('inbox', '{slot,expires_at}')) AS t (name, columns)
+    UNION ALL
+    SELECT 'outbox_admin', 'TABLE', c.oid::regclass::text, 'SELECT, INSERT, UPDATE, DELETE', NULL
+    FROM pg_class c WHERE c.relnamespace = 'outbox'::regnamespace AND c.relkind IN ('r', 'p', 'v');
+END $$;
