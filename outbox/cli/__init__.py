@@ -1,4 +1,4 @@
-"""The `outbox` command. Exit codes: 0 done, 1 it can't be done as things are, 2 wrong usage."""
+"""The `outbox` command. Exit codes: 0 done, 1 it can't be done as things are, 2 wrong usage; `doctor` has its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
-from outbox.cli import dead, demo, migrate, publish, status, worker
+from outbox.cli import dead, demo, doctor, migrate, publish, status, worker
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
 
@@ -37,6 +37,7 @@ app.command("migrate")(migrate.migrate)
 app.command("publish")(publish.publish)
 app.command("worker")(worker.worker)
 app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")
 app.command("demo")(demo.demo)
 

@@ -1,0 +1,27 @@
+"""Is all well? Every invariant that the database can show, a check each.
+
+A check is an operation: whoever runs it gives each statement a short transaction of its own, so that no look holds
+many locks. No check reads payloads, keys or headers, or walks the log. `outbox.cli.doctor` runs them all.
+"""
+
+from outbox.doctor import cursors, engine, leases, privileges, redeliveries, replication, settings, slots, transactions
+from outbox.doctor.finding import Check, Finding, Limits, Severity, ok, warning
+
+#: Whatever else is wrong, these can be looked at without our schema.
+FIRST = engine.SCHEMA
+
+CHECKS: tuple[Check, ...] = (
+    FIRST,
+    *cursors.CHECKS,
+    *leases.CHECKS,
+    *redeliveries.CHECKS,
+    *slots.CHECKS,
+    *transactions.CHECKS,
+    *privileges.CHECKS,
+    *replication.CHECKS,
+    *settings.CHECKS,
+)
+
+hindrance = engine.hindrance
+
+__all__ = ["CHECKS", "FIRST", "Check", "Finding", "Limits", "Severity", "hindrance", "ok", "warning"]
