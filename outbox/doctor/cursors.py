@@ -29,7 +29,8 @@ def _sequence(partition: int, topic: str, sequence: str, gone: bool, cache: int,
         what = f"the sequence of partition {partition} of topic {topic} is gone: nothing can be published to it"
         return critical("sequence-altered", what, "restore it, and point outbox.partition.sequence to it", **fields)
     what = (
-        f"{sequence} (topic {topic}) was altered: CACHE {cache}, INCREMENT {increment}, or CYCLE: offsets no longer rise in "
+        f"{sequence} (topic {topic}) was altered: CACHE {cache}, INCREMENT {increment}, or CYCLE: offsets no "
+        "longer rise in "
         "the order of their transactions, and messages can be lost"
     )
     mend = f"`ALTER SEQUENCE {sequence} CACHE 1 INCREMENT BY 1 NO CYCLE`, then let publishers reconnect"
@@ -43,7 +44,8 @@ def _beyond_log(limits: Limits) -> Operation[list[Finding]]:
 
 def _cursor_beyond(subscription: str, partition: int, sequence: str, at: int, ended: int, highest: int) -> Finding:
     what = (
-        f"the cursor of {subscription} stands at offset {at} of partition {partition}, {at - ended} beyond the end of its log: "
+        f"the cursor of {subscription} stands at offset {at} of partition {partition}, {at - ended} beyond "
+        "the end of its log: "
         "the sequence went backwards"
     )
     mend = (
@@ -61,7 +63,8 @@ def _beyond_sequence(limits: Limits) -> Operation[list[Finding]]:
 
 def _log_beyond(partition: int, topic: str, sequence: str, stored: int, ended: int, highest: int) -> Finding:
     what = (
-        f"partition {partition} of topic {topic} has a message at offset {stored}, and its sequence stands at {ended}: offsets "
+        f"partition {partition} of topic {topic} has a message at offset {stored}, and its sequence stands at "
+        f"{ended}: offsets "
         "would be given out twice"
     )
     fields = {"partition_id": partition, "topic": topic, "offset": stored, "last_value": ended}
@@ -74,7 +77,8 @@ def _without_position(limits: Limits) -> Operation[list[Finding]]:
         critical(
             "cursor-without-position",
             f"the cursor of {subscription} on partition {partition} (topic {topic}) stands nowhere: it is never read",
-            f"`SELECT outbox.seek('{subscription}', {partition}, 0)` delivers all that is kept of it; NULL instead of 0: from now on",
+            f"`SELECT outbox.seek('{subscription}', {partition}, 0)` delivers all that is kept of it; NULL "
+            "instead of 0: from now on",
             subscription=subscription,
             partition_id=partition,
             topic=topic,
@@ -88,9 +92,11 @@ def _without_cursor(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "position-without-cursor",
-            f"subscription_id {reader} has {count} positions without cursors, the first on partition {partition}: was it "
+            f"subscription_id {reader} has {count} positions without cursors, the first on partition "
+            f"{partition}: was it "
             "deleted?",
-            f"`DELETE FROM outbox.position p WHERE p.subscription_id = {reader} AND NOT EXISTS (SELECT FROM outbox.cursor c "
+            f"`DELETE FROM outbox.position p WHERE p.subscription_id = {reader} AND NOT EXISTS (SELECT FROM "
+            "outbox.cursor c "
             "WHERE (c.subscription_id, c.partition_id) = (p.subscription_id, p.partition_id))`",
             subscription_id=reader,
             partition_id=partition,
@@ -105,7 +111,8 @@ def _not_adopted(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "partition-without-cursor",
-            f"{subscription} has no cursor on {count} partitions of topics that it is bound to, the first of topic {topic}",
+            f"{subscription} has no cursor on {count} partitions of topics that it is bound to, the first of "
+            f"topic {topic}",
             f"`SELECT outbox.adopt({id})`",
             subscription=subscription,
             topic=topic,
@@ -116,7 +123,7 @@ def _not_adopted(limits: Limits) -> Operation[list[Finding]]:
 
 
 def _lagging(limits: Limits) -> Operation[list[tuple[str, str | None, int, int, float | None]]]:
-    """Subscriptions that have not taken all: name, on_failure, live workers, lag, age of the oldest message in seconds."""
+    """Name, on_failure, live workers, lag and age in seconds of the oldest message, of subscriptions with a lag."""
     found: dict[str, tuple[str, str | None, int, int, float | None]] = {}
     for name, on_failure, workers, lag, age in (yield from _in_slices(_LAGGING)):
         _, _, _, more, older = found.get(name, (name, on_failure, workers, 0, None))
@@ -171,11 +178,12 @@ CROSS JOIN LATERAL (SELECT outbox.log_end(p.sequence) AS ended
                     WHERE EXISTS (SELECT FROM pg_sequence s WHERE s.seqrelid = p.sequence) OFFSET 0) AS log
 """
 
-_HIGHEST = """
+_HIGHEST = f"""
 CROSS JOIN LATERAL (SELECT coalesce((SELECT m."offset" FROM outbox.message m WHERE m.partition_id = p.id
                                      ORDER BY m."offset" DESC LIMIT 1), 0) AS "offset" OFFSET 0) AS stored
-CROSS JOIN LATERAL (SELECT max(at."offset") AS "offset" FROM outbox.cursor c {newest} WHERE c.partition_id = p.id) AS taken
-""".format(newest=_NEWEST)
+CROSS JOIN LATERAL (SELECT max(at."offset") AS "offset" FROM outbox.cursor c {_NEWEST}
+                    WHERE c.partition_id = p.id) AS taken
+"""
 
 _SEQUENCES = """
 SELECT p.id, t.name, p.sequence::text, s.seqrelid IS NULL, s.seqcache, s.seqincrement
@@ -230,7 +238,8 @@ WITH RECURSIVE newest AS (
 )
 SELECT n.subscription_id, min(n.partition_id), count(*)
 FROM newest n
-WHERE NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = n.subscription_id AND c.partition_id = n.partition_id)
+WHERE NOT EXISTS (SELECT FROM outbox.cursor c
+                  WHERE c.subscription_id = n.subscription_id AND c.partition_id = n.partition_id)
 GROUP BY n.subscription_id ORDER BY n.subscription_id
 """
 
@@ -238,7 +247,8 @@ _NOT_ADOPTED = """
 SELECT s.name, s.id, min(t.name), count(DISTINCT p.id)
 FROM outbox.binding b
 JOIN outbox.subscription s ON s.id = b.subscription_id
-JOIN outbox.topic t ON CASE WHEN b.pattern ~ '[*#]' THEN outbox.topic_matches(t.name, b.pattern) ELSE t.name = b.pattern END
+JOIN outbox.topic t ON CASE WHEN b.pattern ~ '[*#]' THEN outbox.topic_matches(t.name, b.pattern)
+                            ELSE t.name = b.pattern END
 JOIN outbox.partition p ON p.topic_id = t.id
 WHERE NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = s.id AND c.partition_id = p.id)
 GROUP BY s.id ORDER BY s.name

@@ -34,7 +34,10 @@ def find(installed: str | None) -> list[Finding]:
         what = f"the schema outbox {have}, version {version.SCHEMA_VERSION} is needed"
         return [critical("schema", what, "run `outbox migrate`", installed=installed, needed=version.SCHEMA_VERSION)]
     if installed is not None and installed > version.SCHEMA_VERSION:
-        what = f"the schema outbox is at version {installed}, newer than this package, which knows {version.SCHEMA_VERSION}"
+        what = (
+            f"the schema outbox is at version {installed}, newer than this package, which knows "
+            f"{version.SCHEMA_VERSION}"
+        )
         mend = "bring the package up to date: `pip install --upgrade outbox-pg`"
         return [warning("schema", what, mend, installed=installed, needed=version.SCHEMA_VERSION)]
     return []

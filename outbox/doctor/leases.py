@@ -11,7 +11,8 @@ def _without_worker(limits: Limits) -> Operation[list[Finding]]:
     return [
         critical(
             "lease-without-worker",
-            f"worker {worker} does not exist, and {count} leases of {subscription} are in its hands: nobody will recover them",
+            f"worker {worker} does not exist, and {count} leases of {subscription} are in its hands: nobody "
+            "will recover them",
             f"`SELECT outbox.release({worker}, ARRAY(SELECT id FROM outbox.lease WHERE worker_id = {worker}))`",
             worker_id=worker,
             subscription=subscription,
@@ -27,7 +28,8 @@ def _of_dead_worker(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "lease-of-dead-worker",
-            f"worker {worker} ({name}) has been dead for {duration(age)}, and {count} leases of {subscription} are still in its "
+            f"worker {worker} ({name}) has been dead for {duration(age)}, and {count} leases of "
+            f"{subscription} are still in its "
             "hands: "
             + (f"none of {alive} live workers recovers them" if alive else "no worker is running to recover them"),
             "`SELECT outbox.recover()`" + ("" if alive else ", or start a worker"),
@@ -47,7 +49,8 @@ def _held_long(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "lease-held-long",
-            f"worker {worker} ({name}) has held {count} leases of {subscription} for up to {duration(age)}: does a handler hang?",
+            f"worker {worker} ({name}) has held {count} leases of {subscription} for up to {duration(age)}: "
+            "does a handler hang?",
             f"look at its log; `SELECT outbox.release({worker}, ARRAY[{lease}])` hands the oldest to others",
             worker_id=worker,
             worker=name,
@@ -65,9 +68,11 @@ def _without_redelivery(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "lease-without-redelivery",
-            f"lease {lease} of worker {worker} is for another try of offset {offset} of partition {partition} for {subscription}, "
+            f"lease {lease} of worker {worker} is for another try of offset {offset} of partition {partition} "
+            f"for {subscription}, "
             "and its redelivery is gone: if this try fails, the message is lost",
-            f"`SELECT outbox.release({worker}, ARRAY[{lease}])` ends the lease; outbox.seek delivers from the log again",
+            f"`SELECT outbox.release({worker}, ARRAY[{lease}])` ends the lease; outbox.seek delivers from the "
+            "log again",
             lease_id=lease,
             worker_id=worker,
             subscription=subscription,
@@ -78,7 +83,10 @@ def _without_redelivery(limits: Limits) -> Operation[list[Finding]]:
     ]
 
 
-_SUBSCRIPTION = "coalesce((SELECT s.name FROM outbox.subscription s WHERE s.id = l.subscription_id), 'subscription ' || l.subscription_id)"
+_SUBSCRIPTION = (
+    "coalesce((SELECT s.name FROM outbox.subscription s WHERE s.id = l.subscription_id), 'subscription ' || "
+    "l.subscription_id)"
+)
 
 _WITHOUT_WORKER = f"""
 SELECT l.worker_id, {_SUBSCRIPTION}, count(*), extract(epoch FROM clock_timestamp() - min(l.leased_at))::float8
@@ -112,7 +120,8 @@ SELECT l.id, l.worker_id, {_SUBSCRIPTION}, l.partition_id, lower(l.offsets)
 FROM outbox.lease l
 WHERE l.redelivered AND l.id IS DISTINCT FROM (
     SELECT r.lease_id FROM outbox.redelivery r
-    WHERE r.subscription_id = l.subscription_id AND r.partition_id = l.partition_id AND r."offset" = lower(l.offsets) LIMIT 1)
+    WHERE r.subscription_id = l.subscription_id AND r.partition_id = l.partition_id AND r."offset" = lower(l.offsets)
+    LIMIT 1)
 ORDER BY l.id LIMIT 20
 """
 

@@ -39,7 +39,8 @@ def _search_path(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "search-path",
-            f"{function} runs with its owner's privileges and its caller's search_path: a caller can slip it objects of their own",
+            f"{function} runs with its owner's privileges and its caller's search_path: a caller can slip it "
+            "objects of their own",
             f"`ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp`",
             function=function,
         )
@@ -52,7 +53,8 @@ def _direct_insert(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "direct-insert",
-            f"{role} may INSERT into {tables}, past outbox.publish(): a row whose offset was drawn before its xid can be lost",
+            f"{role} may INSERT into {tables}, past outbox.publish(): a row whose offset was drawn before its "
+            "xid can be lost",
             f"`REVOKE INSERT ON {tables} FROM {role}`, and GRANT outbox_publisher instead",
             role=role,
             tables=tables.split(", "),
@@ -66,7 +68,8 @@ def _triggers(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "message-trigger",
-            f"the {kind} {name} on {table} runs in every publish: it slows business transactions down, and can break them",
+            f"the {kind} {name} on {table} runs in every publish: it slows business transactions down, and "
+            "can break them",
             f"`DROP {kind.upper()} {name} ON {table}`; subscribe to the topic instead",
             table=table,
             name=name,

@@ -14,8 +14,10 @@ def _without_lease(limits: Limits) -> Operation[list[Finding]]:
     return [
         critical(
             "redelivery-without-lease",
-            f"{count} redeliveries of {subscription} are marked as being tried, by leases that do not exist: they are stuck",
-            f"`UPDATE outbox.redelivery r SET lease_id = NULL WHERE r.subscription_id = {reader} AND r.lease_id IS NOT NULL "
+            f"{count} redeliveries of {subscription} are marked as being tried, by leases that do not exist: "
+            "they are stuck",
+            f"`UPDATE outbox.redelivery r SET lease_id = NULL WHERE r.subscription_id = {reader} AND "
+            "r.lease_id IS NOT NULL "
             "AND NOT EXISTS (SELECT FROM outbox.lease l WHERE l.id = r.lease_id)`",
             subscription=subscription,
             redeliveries=count,
@@ -47,7 +49,8 @@ def _stuck_lanes(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "lane-stuck",
-            f"in {count} lanes of {subscription} the first message waits for one that is gone, the first at offset {offset} of "
+            f"in {count} lanes of {subscription} the first message waits for one that is gone, the first at "
+            f"offset {offset} of "
             f"partition {partition}",
             "`SELECT outbox.mend_lanes()`",
             subscription=subscription,

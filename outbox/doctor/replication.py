@@ -14,7 +14,8 @@ def _publications(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "publication",
-            f"the publication {name} sends {count} tables of the schema outbox ({tables}): what a subscriber applies did not go "
+            f"the publication {name} sends {count} tables of the schema outbox ({tables}): what a subscriber "
+            "applies did not go "
             "through outbox.publish(), and its xids and offsets mean nothing there",
             f"`ALTER PUBLICATION {name} DROP TABLE {named}`"
             if named
@@ -31,7 +32,8 @@ def _subscribed(limits: Limits) -> Operation[list[Finding]]:
     return [
         critical(
             "replicated-table",
-            f"the logical replication subscription {name} writes into {count} tables of the schema outbox ({tables}): those rows "
+            f"the logical replication subscription {name} writes into {count} tables of the schema outbox "
+            f"({tables}): those rows "
             "did not go through outbox.publish(), and cursors can pass them by",
             "leave these tables out of its publication, and `ALTER SUBSCRIPTION … REFRESH PUBLICATION`",
             subscription=name,

@@ -51,8 +51,10 @@ def _locks(limits: Limits) -> Operation[list[Finding]]:
     if per_transaction >= 64 and needed <= slots:
         return []
     what = (
-        f"the lock table has room for {slots} locks; {connections} connections that publish or pull may need {relations} each, "
-        f"and each of {workers} workers {sequences} for its partitions: {needed}. Beyond it statements fail: out of shared memory"
+        f"the lock table has room for {slots} locks; {connections} connections that publish or pull may need "
+        f"{relations} each, "
+        f"and each of {workers} workers {sequences} for its partitions: {needed}. Beyond it statements fail: "
+        "out of shared memory"
     )
     enough = max(64, -(-needed * per_transaction // slots))
     mend = f"`ALTER SYSTEM SET max_locks_per_transaction = {enough}`, and restart the server"
@@ -64,7 +66,8 @@ def _synchronous_commit(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "synchronous-commit",
-            f"synchronous_commit is off for {whom}: an order that was confirmed, and its messages, may be lost in a crash",
+            f"synchronous_commit is off for {whom}: an order that was confirmed, and its messages, may be "
+            "lost in a crash",
             mend,
             whom=whom,
         )
@@ -77,7 +80,10 @@ def _notifications(limits: Limits) -> Operation[list[Finding]]:
     if usage <= _FULL:
         return []
     what = f"the queue of notifications is {usage:.0%} full: when it is full, every transaction that notifies fails"
-    mend = "end the session that LISTENs and has had a transaction open for longest: `outbox doctor` names it as long-transaction"
+    mend = (
+        "end the session that LISTENs and has had a transaction open for longest: `outbox doctor` names it as "
+        "long-transaction"
+    )
     return [warning("notification-queue", what, mend, usage=usage)]
 
 
@@ -88,13 +94,13 @@ SELECT s.name FROM pg_settings s WHERE s.name IN ('autovacuum', 'track_counts') 
 _NOT_VACUUMED = """
 SELECT c.oid::regclass::text FROM pg_class c
 WHERE c.relnamespace = 'outbox'::regnamespace AND c.relkind = 'r' AND EXISTS (
-    SELECT FROM unnest(c.reloptions) AS o (option) WHERE o.option IN ('autovacuum_enabled=false', 'autovacuum_enabled=off',
-                                                                      'autovacuum_enabled=0', 'autovacuum_enabled=no'))
+    SELECT FROM pg_options_to_table(c.reloptions) AS o
+    WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean)
 ORDER BY 1
 """
 
-#: A pull locks every slot of the log with its indexes and the small tables, some of them in two modes, and the sequence of
-#: each partition that its subscription reads.
+#: A pull locks every slot of the log with its indexes and the small tables, some of them in two modes, and the sequence
+#: of each partition that its subscription reads.
 _LOCKS = """
 SELECT current_setting('max_locks_per_transaction')::bigint,
        current_setting('max_locks_per_transaction')::bigint
@@ -124,12 +130,14 @@ WHERE d.setrole = 0 AND d.setdatabase = (SELECT oid FROM pg_database WHERE datna
 UNION ALL
 SELECT 'the role ' || quote_ident(r.rolname),
        '`ALTER ROLE ' || quote_ident(r.rolname)
-       || CASE d.setdatabase WHEN 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END || ' RESET synchronous_commit`'
+       || CASE d.setdatabase WHEN 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END
+       || ' RESET synchronous_commit`'
 FROM pg_db_role_setting d
 JOIN pg_roles r ON r.oid = d.setrole
 WHERE d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
   AND 'synchronous_commit=off' = ANY (d.setconfig)
-  AND EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'outbox'::regnamespace AND p.proname IN ('publish', 'publish_many')
+  AND EXISTS (SELECT FROM pg_proc p
+              WHERE p.pronamespace = 'outbox'::regnamespace AND p.proname IN ('publish', 'publish_many')
               AND has_function_privilege(r.oid, p.oid, 'EXECUTE'))
 """
 

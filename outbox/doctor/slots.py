@@ -20,7 +20,7 @@ def _look(limits: Limits) -> Operation[list[Finding]]:
             found.append(_held(place, held_by, fields))
             continue
         users = yield Statement(_USERS, (leaf, limits.overdue))
-        found += [_used(place, *user, fields) for user in users]
+        found += [_used(place, fields, *user) for user in users]
         if not users and age > _ROTATED_WITHIN:
             what = f"{place} has been due for {duration(age)}, nobody holds it, and nobody rotates"
             found.append(warning("slot-due", what, "`SELECT * FROM outbox.rotate()`, or start a worker", **fields))
@@ -37,7 +37,7 @@ def _held(place: str, held_by: str, fields: dict[str, object]) -> Finding:
 
 
 def _used(
-    place: str, pid: int | None, gid: str | None, age: float | None, application: str | None, fields: dict[str, object]
+    place: str, fields: dict[str, object], pid: int | None, gid: str | None, age: float | None, application: str
 ) -> Finding:
     since = "" if age is None else f", open for {duration(age)}"
     if pid is None:

@@ -34,7 +34,8 @@ def _open(
 ) -> Finding:
     holds = f"xid {xid}" if xid else "a snapshot" if xmin else "locks only"
     what = (
-        f"pid {pid} ({application or 'no name'}, user {user}, {state or 'state unknown'}) has had a transaction open for "
+        f"pid {pid} ({application or 'no name'}, user {user}, {state or 'state unknown'}) has had a "
+        "transaction open for "
         f"{duration(age)}; it holds {holds}"
     )
     idle = (state or "").startswith("idle")
@@ -57,7 +58,8 @@ def _prepared(limits: Limits) -> Operation[list[Finding]]:
     return [
         warning(
             "prepared-transaction",
-            f"the prepared transaction {gid!r} of {owner} has been open for {duration(age)}: it holds xid {xid} and its locks",
+            f"the prepared transaction {gid!r} of {owner} has been open for {duration(age)}: it holds xid "
+            f"{xid} and its locks",
             f"`COMMIT PREPARED {literal(gid)}` or `ROLLBACK PREPARED {literal(gid)}`",
             gid=gid,
             age_seconds=age,
@@ -103,7 +105,8 @@ _UNSEEN = """
 SELECT count(*), (SELECT quote_ident(pg_get_userbyid(n.nspowner)) FROM pg_namespace n WHERE n.nspname = 'outbox')
 FROM pg_stat_activity a
 LEFT JOIN outbox.open_transactions() t ON t.pid = a.pid
-WHERE a.datname = current_database() AND a.usesysid IS NOT NULL AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL)
+WHERE a.datname = current_database() AND a.usesysid IS NOT NULL
+  AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL)
   AND a.state IS NULL AND a.backend_type IS NULL AND t.pid IS NULL
 """
 
