@@ -45,18 +45,18 @@ def _autovacuum(limits: Limits) -> Operation[list[Finding]]:
 
 
 def _locks(limits: Limits) -> Operation[list[Finding]]:
-    ((per_transaction, slots, connections, relations, workers, sequences),) = yield Statement(_LOCKS)
+    ((per_transaction, room, connections, relations, workers, sequences),) = yield Statement(_LOCKS)
     needed = relations * connections + sequences * workers
-    fields = {"max_locks_per_transaction": per_transaction, "slots": slots, "needed": needed, "sequences": sequences}
-    if per_transaction >= 64 and needed <= slots:
+    fields = {"max_locks_per_transaction": per_transaction, "room": room, "needed": needed, "sequences": sequences}
+    if per_transaction >= 64 and needed <= room:
         return []
     what = (
-        f"the lock table has room for {slots} locks; {connections} connections that publish or pull may need "
+        f"the lock table has room for {room} locks; {connections} connections that publish or pull may need "
         f"{relations} each, "
         f"and each of {workers} workers {sequences} for its partitions: {needed}. Beyond it statements fail: "
         "out of shared memory"
     )
-    enough = max(64, -(-needed * per_transaction // slots))
+    enough = max(64, -(-needed * per_transaction // room))
     mend = f"`ALTER SYSTEM SET max_locks_per_transaction = {enough}`, and restart the server"
     return [warning("max-locks", what, mend, **fields)]
 
@@ -100,13 +100,14 @@ ORDER BY 1
 """
 
 #: A pull locks every slot of the log with its indexes and the small tables, some of them in two modes, and the sequence
-#: of each partition that its subscription reads.
+#: of each partition that its subscription reads. The table has two holders' room for each lock.
 _LOCKS = """
 SELECT current_setting('max_locks_per_transaction')::bigint,
-       current_setting('max_locks_per_transaction')::bigint
-       * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint),
+       2 * current_setting('max_locks_per_transaction')::bigint
+       * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint
+          + current_setting('max_worker_processes')::bigint + current_setting('max_wal_senders')::bigint),
        current_setting('max_connections')::bigint,
-       (SELECT count(*) + (SELECT count(*) FROM pg_index i WHERE i.indrelid = ANY (array_agg(t.id))) + 5
+       (SELECT count(*) + (SELECT count(*) FROM pg_index i WHERE i.indrelid = ANY (array_agg(t.id))) + 15
         FROM (SELECT relid::oid FROM pg_partition_tree('outbox.message')
               UNION ALL
               SELECT ('outbox.' || small)::regclass::oid

@@ -54,15 +54,18 @@ SELECT d.log, d.slot, d.leaf::oid::bigint, extract(epoch FROM clock_timestamp() 
 FROM outbox.slots_due() d
 """
 
-#: A TRUNCATE waits for any lock; those that have just begun will have ended by the next time.
+#: A TRUNCATE waits for any lock; those that have just begun will have ended by the next time. A prepared transaction
+#: has no pid, but a lock on its own xid.
 _USERS = """
 SELECT u.pid, u.gid, u.age, u.application_name FROM (
     SELECT DISTINCT l.pid, x.gid, coalesce(a.application_name, '') AS application_name,
-           extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, t.xact_start, x.prepared))::float8 AS age
+           extract(epoch FROM statement_timestamp() - coalesce(a.xact_start, t.xact_start, x.prepared))::float8 AS age
     FROM pg_locks l
     LEFT JOIN pg_stat_activity a ON a.pid = l.pid
     LEFT JOIN outbox.open_transactions() t ON t.pid = l.pid
-    LEFT JOIN pg_prepared_xacts x ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction::text
+    LEFT JOIN pg_locks own ON l.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
+                          AND own.virtualtransaction = l.virtualtransaction
+    LEFT JOIN pg_prepared_xacts x ON x.transaction = own.transactionid
     WHERE l.locktype = 'relation' AND l.relation = %s AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 ) AS u
