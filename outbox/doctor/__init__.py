@@ -7,7 +7,7 @@ many locks. No check reads payloads, keys or headers, or walks the log. `outbox.
 from outbox.doctor import cursors, engine, leases, privileges, redeliveries, replication, settings, slots, transactions
 from outbox.doctor.finding import Check, Finding, Limits, Severity, ok, warning
 
-#: Whatever else is wrong, these can be looked at without our schema.
+#: If this is critical, nothing else can be looked at.
 FIRST = engine.SCHEMA
 
 CHECKS: tuple[Check, ...] = (
