@@ -52,11 +52,12 @@ def kill_workers(shop: Shop, chance: random.Random) -> None:
     for _ in range(3):
         shop.wait_for_effects(50)
         _moment(chance)
-        victim = chance.choice(shop.worker_pids())
+        victim = chance.choice(chance.choice([shop.worker_pids(), shop.parent_pids()]))
         shop.note(f"SIGKILL of worker process {victim}")
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
-        _replace_workers(shop)
+        shop.reap(victim)
+        _replace_workers(shop, chance)
 
 
 @fault(weight=3)
@@ -68,7 +69,7 @@ def kill_publishers(shop: Shop, chance: random.Random) -> None:
         victim = chance.choice(shop.running(shop.publishers))
         victim.process.kill()
         victim.process.wait()
-        shop.start_publisher()
+        shop.start_publisher(victim.messages)
 
 
 @fault()
@@ -78,15 +79,18 @@ def freeze_worker(shop: Shop, chance: random.Random) -> None:
     _moment(chance)
     victim = chance.choice(shop.worker_pids())
     with suppress(ProcessLookupError), _frozen(victim):
-        shop.start_worker() if len(shop.running(shop.workers)) < 3 else None
-        time.sleep(TIMEOUT + chance.uniform(0.5, 1.5))  # the fault itself
+        shop.note(f"SIGSTOP of worker process {victim}")
+        found_dead = f"SELECT count(*) FROM outbox.worker WHERE retired_at > to_timestamp({time.time()})"
+        wait_for(lambda: shop.value(found_dead), "the sleeper found dead")
         shop.wait_for_effects(5)
+        _moment(chance)
 
 
 @fault(weight=3)
 def terminate_backends(shop: Shop, chance: random.Random) -> None:
     """pg_terminate_backend of some or all connections."""
-    for _ in range(4):
+    struck = 0
+    while struck < 4:
         shop.wait_for_effects(50)
         _moment(chance)
         share = chance.choice([0.3, 1])
@@ -94,6 +98,7 @@ def terminate_backends(shop: Shop, chance: random.Random) -> None:
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
             f"WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < {share}"
         )
+        struck += bool(ended)
         shop.note(f"{ended} backends terminated")
 
 
@@ -107,6 +112,7 @@ def crash_database(shop: Shop, chance: random.Random) -> None:
         _moment(chance)
         shop.cluster.start()
     shop.wait_for_effects(5)
+    assert any("database away" in worker.log for worker in shop.workers), "no worker noticed"
 
 
 @fault()
@@ -132,7 +138,9 @@ def cut_network(shop: Shop, chance: random.Random) -> None:
     for proxy in chance.choices([shop.to_publishers, shop.to_workers], k=4):
         shop.wait_for_effects(50)
         _moment(chance)
+        before = proxy.strikes["cut"]
         proxy.cut()
+        shop.note(f"{proxy.strikes['cut'] - before} connections cut")
 
 
 @fault()
@@ -214,11 +222,11 @@ def _moment(chance: random.Random) -> None:
     time.sleep(chance.random() * 0.1)
 
 
-def _replace_workers(shop: Shop) -> None:
-    """Two must run, one of them with two processes."""
+def _replace_workers(shop: Shop, chance: random.Random) -> None:
+    """Two must run, some of them with two processes."""
     missing = 2 - len(shop.running(shop.workers))
     for _ in range(missing):
-        shop.start_worker(*random.choice([(), ("--processes", "2")]))
+        shop.start_worker(*chance.choice([(), ("--processes", "2")]))
 
 
 @contextmanager

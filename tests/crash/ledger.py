@@ -1,7 +1,7 @@
 """The books: what publishers committed, beside what handlers effected, read straight from Postgres.
 
-`ledger` is written in the transactions that publish, `effect` in those that handle. Turns count up per key, each taken in
-a transaction that holds the key until its end.
+`ledger` is written in the transactions that publish, `effect` in those that handle. Turns count up per key, each taken
+in a transaction that holds the key until its end.
 """
 
 from __future__ import annotations

@@ -91,9 +91,9 @@ class Publisher:
         """What is rolled back gives its turn back, and the next one takes it."""
         key = self._key()
         self._order(connection, key)
-        with connection.transaction():
-            self._order(connection, key)
-            raise psycopg.Rollback
+        connection.execute("SAVEPOINT regret")
+        self._order(connection, key)
+        connection.execute("ROLLBACK TO regret")
         self._order(connection, key)
 
     def _key(self) -> str:

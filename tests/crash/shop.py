@@ -39,7 +39,7 @@ class Publisher:
     """A publisher as a process of its own; its output says which outcomes it never learnt."""
 
     def __init__(self, url: str, folder: Path, name: str, seed: int, messages: int = 0) -> None:
-        self.log_path = folder / f"publisher-{name}.log"
+        self.messages, self.log_path = messages, folder / f"publisher-{name}.log"
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.crash.publisher", url, name, str(seed), str(messages)],
@@ -126,11 +126,20 @@ class Shop:
         return [one for one in processes if one.process.poll() is None]
 
     def worker_pids(self) -> list[int]:
-        """Of all worker processes, and of their supervisors."""
-        parents = [worker.process.pid for worker in self.running(self.workers)]
-        children = [child for parent in parents for child in _children(parent)]
-        self._orphans.update(children)
-        return parents + children
+        """Of the processes that handle messages: not of supervisors."""
+        children = {pid: _children(pid) for pid in self.parent_pids()}
+        self._orphans.update(*children.values())
+        return [pid for parent, found in children.items() for pid in found or [parent]]
+
+    def parent_pids(self) -> list[int]:
+        """Of supervisors, and of workers that have none."""
+        return [worker.process.pid for worker in self.running(self.workers)]
+
+    def reap(self, pid: int) -> None:
+        """Wait for the end of a process that was killed, if it is a child of ours."""
+        for worker in self.workers:
+            if worker.process.pid == pid:
+                worker.process.wait()
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
@@ -178,7 +187,7 @@ class Shop:
         for publisher in self.running(self.publishers):
             publisher.process.terminate()
         for publisher in self.publishers:
-            publisher.process.wait(60)
+            assert publisher.process.wait(60) in (0, -signal.SIGKILL), publisher.log
         with suppress(AssertionError):
             wait_for(lambda: self._left() == Left(0, 0, 0, 0), "rest", REST)
         with self.connect() as db:
@@ -202,7 +211,7 @@ class Shop:
         return "\n".join([self.strikes(), *lines])
 
     def close(self) -> None:
-        self._orphans.update(self.worker_pids())
+        self.worker_pids()  # notes them, before they lose their parents
         for one in self.running([*self.workers, *self.publishers]):
             one.process.kill()
             one.process.wait()

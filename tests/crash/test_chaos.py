@@ -22,6 +22,7 @@ def test_the_books_are_right_after(fault: Fault, tmp_path: Path) -> None:
         shop.wait_for_effects(200)
         verdict = shop.close_books()
         print(verdict)
+        assert set(shop.stop_workers()) == {0}, shop.tails()
         assert verdict.is_good, f"seed {seed}: {verdict}\n{shop.tails()}"
         assert verdict.published > 100, f"hardly anything happened: {verdict}"
 
