@@ -87,6 +87,7 @@ auth_file = {self.folder}/users
 pool_mode = transaction
 max_client_conn = 200
 default_pool_size = 10
+server_login_retry = 1
 """
         )
         _give(self.folder, self.user)

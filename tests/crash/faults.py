@@ -75,15 +75,17 @@ def kill_publishers(shop: Shop, chance: random.Random) -> None:
 @fault()
 def freeze_worker(shop: Shop, chance: random.Random) -> None:
     """SIGSTOP beyond the timeout: others take over, and the sleeper wakes with leases that are not its own any more."""
-    shop.wait_for_effects(5)
-    _moment(chance)
-    victim = chance.choice(shop.worker_pids())
-    with suppress(ProcessLookupError), _frozen(victim):
-        shop.note(f"SIGSTOP of worker process {victim}")
-        found_dead = f"SELECT count(*) FROM outbox.worker WHERE retired_at > to_timestamp({time.time()})"
-        wait_for(lambda: shop.value(found_dead), "the sleeper found dead")
-        shop.wait_for_effects(5)
+    shop.wait_for_effects(50)
+    with shop.freeze_lock:
+        workers = wait_for(lambda: len(pids := shop.registered_pids()) > 1 and pids, "two workers")
+        victim = chance.choice(workers)
         _moment(chance)
+        with suppress(ProcessLookupError), _frozen(victim):
+            shop.note(f"SIGSTOP of worker process {victim}")
+            found_dead = f"SELECT count(*) FROM outbox.worker WHERE retired_at > to_timestamp({time.time()})"
+            wait_for(lambda: shop.value(found_dead), "the sleeper found dead")
+            shop.wait_for_effects(5)
+            _moment(chance)
 
 
 @fault(weight=3)

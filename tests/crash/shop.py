@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +32,8 @@ from tests.shop_floor import ROOT, WorkerProcess, environment, wait_for
 NAME = "shop"
 #: Seconds without a heartbeat after which others take over.
 TIMEOUT = 3
+#: How a publisher may end: in good order, before it began, or killed.
+_ENDS = (0, -signal.SIGTERM, -signal.SIGKILL)
 #: Seconds that everything may take to come to rest, when nothing strikes any more.
 REST = 90.0
 
@@ -79,6 +82,8 @@ class Shop:
         self.workers: list[WorkerProcess] = []
         #: Held by whoever takes the cluster away, or must not lose it.
         self.cluster_lock = threading.RLock()
+        #: Held by whoever freezes a worker: another must be awake, to find it dead.
+        self.freeze_lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._orphans: set[int] = set()
         self._began = time.monotonic()
@@ -130,6 +135,14 @@ class Shop:
         children = {pid: _children(pid) for pid in self.parent_pids()}
         self._orphans.update(*children.values())
         return [pid for parent, found in children.items() for pid in found or [parent]]
+
+    def registered_pids(self) -> list[int]:
+        """Of the worker processes that the database believes to be alive."""
+        query = "SELECT name FROM outbox.worker WHERE retired_at IS NULL AND alive_until > clock_timestamp()"
+        with suppress(psycopg.OperationalError), self.connect() as db:
+            names = {name for (name,) in db.execute(query).fetchall()}
+            return [pid for pid in self.worker_pids() if _name(pid) in names]
+        return []
 
     def parent_pids(self) -> list[int]:
         """Of supervisors, and of workers that have none."""
@@ -187,7 +200,7 @@ class Shop:
         for publisher in self.running(self.publishers):
             publisher.process.terminate()
         for publisher in self.publishers:
-            assert publisher.process.wait(60) in (0, -signal.SIGKILL), publisher.log
+            assert publisher.process.wait(60) in _ENDS, publisher.log
         with suppress(AssertionError):
             wait_for(lambda: self._left() == Left(0, 0, 0, 0), "rest", REST)
         with self.connect() as db:
@@ -244,7 +257,18 @@ def _children(parent: int) -> list[int]:
     return []
 
 
+def _name(pid: int) -> str:
+    """What a worker process is called in the database: a supervisor gives names, others call themselves."""
+    arguments = _arguments(pid)
+    return arguments[arguments.index("--name") + 1] if "--name" in arguments else f"{socket.gethostname()}:{pid}"
+
+
 def _is_ours(pid: int) -> bool:
+    return "app_under_test:app" in _arguments(pid)
+
+
+def _arguments(pid: int) -> list[str]:
+    """Of a process; none if it has ended."""
     with suppress(OSError):
-        return b"app_under_test:app" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return []
