@@ -51,6 +51,7 @@ def kill_workers(shop: Shop, chance: random.Random) -> None:
     """SIGKILL of worker processes, of those under a supervisor and of the supervisor."""
     for _ in range(3):
         shop.wait_for_effects(50)
+        _flood(shop)
         _moment(chance)
         victim = chance.choice(chance.choice([shop.worker_pids(), shop.parent_pids()]))
         shop.note(f"SIGKILL of worker process {victim}")
@@ -79,6 +80,7 @@ def freeze_worker(shop: Shop, chance: random.Random) -> None:
     with shop.freeze_lock:
         workers = wait_for(lambda: len(pids := shop.registered_pids()) > 1 and pids, "two workers")
         victim = chance.choice(workers)
+        _flood(shop)
         _moment(chance)
         with suppress(ProcessLookupError), _frozen(victim):
             shop.note(f"SIGSTOP of worker process {victim}")
@@ -256,6 +258,15 @@ def _hold(shop: Shop, database: str, statement: str, chance: random.Random) -> N
         db.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         db.execute(statement)
         shop.wait_for_effects(chance.randint(50, 300))
+
+
+def _flood(shop: Shop) -> None:
+    """Give every worker something to hold."""
+    with shop.connect() as db, db.transaction():
+        name = f"flood-{time.monotonic_ns()}"
+        last = take_turns(db, name, 300)
+        orders = [{"id": f"{name}-{turn}", "turn": turn} for turn in range(last - 299, last + 1)]
+        place(db, Outbox(), name, orders)
 
 
 def _prepare(shop: Shop, name: str) -> None:
