@@ -72,7 +72,7 @@ def main(seconds: float = 120, seed: int | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="outbox-chaos-"))
     print(f"logs in {folder}", flush=True)
     began = time.monotonic()
-    verdict, shop = strike_at_random(folder, seconds, seed, 100_000, pooled)
+    verdict, shop = strike_at_random(folder, seconds, seed, min(100_000, int(200 * seconds)), pooled)
     print(shop.strikes())
     print(f"seed {seed}, {time.monotonic() - began:.0f} s: {verdict}")
     print(f"unknown outcomes of publishers: {len(shop.unknown_outcomes())}")

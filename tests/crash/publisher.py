@@ -54,9 +54,9 @@ class Publisher:
             time.sleep(self.chance.random() * 0.1)
 
     def _publish_until_stopped(self, connection: psycopg.Connection[Any]) -> None:
+        acts = [self._one, self._several, self._burst, self._with_savepoint, self._publish_first]
         while not self.is_stopping:
-            act = self.chance.choices([self._one, self._several, self._burst, self._with_savepoint], [70, 15, 5, 10])[0]
-            act(connection)
+            self.chance.choices(acts, [50, 15, 5, 10, 20])[0](connection)
             if self.chance.random() < 0.05:
                 time.sleep(self.chance.random() * 0.1)
             if self.chance.random() < 0.1:
@@ -96,6 +96,13 @@ class Publisher:
         connection.execute("ROLLBACK TO regret")
         self._order(connection, key)
 
+    def _publish_first(self, connection: psycopg.Connection[Any]) -> None:
+        """Before anything else is written, on a key that nobody else uses."""
+        self.number += 1
+        order = {"id": f"{self.name}-{self.number}", "turn": self.number}
+        publish(connection, self.app, self.name, [order])
+        note(connection, self.name, [order])
+
     def _key(self) -> str:
         return f"k{self.chance.randrange(KEYS):02}"
 
@@ -121,11 +128,20 @@ def take_turns(connection: psycopg.Connection[Any], key: str, turns: int) -> int
 
 
 def place(connection: psycopg.Connection[Any], app: Outbox, key: str, orders: list[dict[str, Any]]) -> None:
-    """Write orders of one key into the ledger and publish them; a key keeps to one priority."""
+    """Note orders of one key in the ledger and publish them, in the caller's transaction."""
+    note(connection, key, orders)
+    publish(connection, app, key, orders)
+
+
+def note(connection: psycopg.Connection[Any], key: str, orders: list[dict[str, Any]]) -> None:
     connection.execute(
         "INSERT INTO ledger (id, key, turn) SELECT o.id, %s, o.turn FROM unnest(%s::text[], %s::int[]) AS o (id, turn)",
         (key, [order["id"] for order in orders], [order["turn"] for order in orders]),
     )
+
+
+def publish(connection: psycopg.Connection[Any], app: Outbox, key: str, orders: list[dict[str, Any]]) -> None:
+    """A key keeps to one priority: each priority is a log of its own."""
     priority = sum(key.encode()) % 2
     if len(orders) == 1:
         app.publish(connection, "orders", orders[0], key=key, priority=priority)

@@ -34,8 +34,8 @@ NAME = "shop"
 TIMEOUT = 3
 #: How a publisher may end: in good order, before it began, or killed.
 _ENDS = (0, -signal.SIGTERM, -signal.SIGKILL)
-#: Seconds that everything may take to come to rest, when nothing strikes any more.
-REST = 90.0
+#: Seconds without any progress after which what is left is stuck, when nothing strikes any more; and in all.
+STUCK, ENDLESS = 60.0, 1800.0
 
 
 class Publisher:
@@ -201,10 +201,18 @@ class Shop:
             publisher.process.terminate()
         for publisher in self.publishers:
             assert publisher.process.wait(60) in _ENDS, publisher.log
-        with suppress(AssertionError):
-            wait_for(lambda: self._left() == Left(0, 0, 0, 0), "rest", REST)
+        self._wait_for_rest()
         with self.connect() as db:
             return ledger.read(db, ("ordered",) if handlers.ORDERED else ())
+
+    def _wait_for_rest(self) -> None:
+        """Until nothing is left to do, or nothing is being done."""
+        began = last = time.monotonic()
+        effects = self.effects()
+        while self._left() != Left(0, 0, 0, 0) and time.monotonic() < min(last + STUCK, began + ENDLESS):
+            time.sleep(0.1)
+            if (now := self.effects()) > effects:
+                effects, last = now, time.monotonic()
 
     def _left(self) -> Left | None:
         with suppress(psycopg.OperationalError), self.connect() as db:
