@@ -67,7 +67,7 @@ def kill_publishers(shop: Shop, chance: random.Random) -> None:
     for _ in range(3):
         shop.wait_for_effects(50)
         _moment(chance)
-        victim = chance.choice(shop.running(shop.publishers))
+        victim = chance.choice(wait_for(lambda: shop.running(shop.publishers), "publishers"))
         victim.process.kill()
         victim.process.wait()
         shop.start_publisher(victim.messages)

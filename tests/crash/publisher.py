@@ -19,6 +19,8 @@ import psycopg
 from outbox import NewMessage, Outbox
 from outbox.database import without_prepared_statements
 
+#: The database is away; the last is what psycopg makes of PgBouncer's answer to a COMMIT when the server has crashed.
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 #: Keys that all publishers contend for.
 KEYS = 20
 
@@ -47,7 +49,7 @@ class Publisher:
             with closing(psycopg.connect(self.url, connect_timeout=5)) as connection:
                 without_prepared_statements(connection)
                 act(connection)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except _AWAY as error:
             if self.is_committing and getattr(error, "sqlstate", None) is None:
                 print("unknown outcome", f"{self.name}-{self.number}", flush=True)
             self.is_committing = False
