@@ -281,7 +281,7 @@ def _prepare(shop: Shop, name: str) -> None:
 
 def _restored(shop: Shop) -> Postgres:
     """A new cluster with all that the old one holds, when nobody is at work there."""
-    wait_for(lambda: shop.value(_OTHERS) == 0, "an end of all sessions")
+    wait_for(lambda: shop.value(_END_OTHERS) == 0, "an end of all sessions")
     dump = shop.cluster.folder / "dump"
     shop.cluster.run("pg_dump", "--format=custom", "--file", dump, "--dbname", shop.url)
     fresh = Postgres(shop.binaries)
@@ -290,8 +290,8 @@ def _restored(shop: Shop) -> Postgres:
     return fresh
 
 
-#: Sessions of others that could still write; PgBouncer's idle ones can't.
-_OTHERS = """
-SELECT count(*) FROM pg_stat_activity
+#: Sessions of others that could still write, each of which is ended; PgBouncer's idle ones can't write.
+_END_OTHERS = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND state <> 'idle'
 """

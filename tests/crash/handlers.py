@@ -49,8 +49,8 @@ if ORDERED:
 def _effect(subscription: str, message: Message) -> tuple[str, tuple[Any, ...]]:
     order = message.payload
     return (
-        "INSERT INTO effect (subscription, id, key, turn) VALUES (%s, %s, %s, %s)",
-        (subscription, order["id"], message.key, order["turn"]),
+        "INSERT INTO effect (subscription, id, key, turn, message, attempt, lease) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (subscription, order["id"], message.key, order["turn"], str(message.id), message.attempt, message.lease_id),
     )
 
 

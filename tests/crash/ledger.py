@@ -16,7 +16,9 @@ CREATE TABLE account (key text PRIMARY KEY, turn int NOT NULL);
 CREATE TABLE ledger (id text PRIMARY KEY, key text NOT NULL, turn int NOT NULL);
 CREATE TABLE effect (
     serial bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    subscription text NOT NULL, id text NOT NULL, key text NOT NULL, turn int NOT NULL
+    subscription text NOT NULL, id text NOT NULL, key text NOT NULL, turn int NOT NULL,
+    message text NOT NULL, attempt int NOT NULL, lease bigint NOT NULL,
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(), at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX ON effect (subscription, id);
 """
@@ -49,6 +51,16 @@ FROM (SELECT payload ->> 'id' AS id, (payload ->> 'turn')::int AS turn,
              max((payload ->> 'turn')::int) OVER (PARTITION BY partition_id, key ORDER BY "offset") AS latest
       FROM outbox.message) AS m
 WHERE m.turn < m.latest
+"""
+
+#: All that is known of some ids.
+_STORY = """
+SELECT l.id, l.key, l.turn, m.partition_id, m."offset", m.xid, m.published_at::text,
+       e.subscription, e.message, e.attempt, e.lease, e.xid, e.at::text
+FROM ledger l
+LEFT JOIN outbox.message m ON m.payload ->> 'id' = l.id
+LEFT JOIN effect e ON e.id = l.id
+WHERE l.id = ANY (%s) ORDER BY l.id, e.serial
 """
 
 _LEFT = """
@@ -92,9 +104,12 @@ class Verdict:
     repeated: int
 
     @property
+    def findings(self) -> Findings:
+        return self.lost + self.doubled + self.made_up + self.overtaken + self.misplaced
+
+    @property
     def is_good(self) -> bool:
-        faults = (self.lost, self.doubled, self.made_up, self.overtaken, self.misplaced, self.dead, self.left)
-        return not any(faults)
+        return not (self.findings or self.dead or self.left)
 
     def __str__(self) -> str:
         left = self.left
@@ -124,6 +139,12 @@ def read(db: psycopg.Connection[Any], ordered: tuple[str, ...] = ()) -> Verdict:
             left=what_is_left(db),
             repeated=sum(found[0] not in exactly_once for found in repeated),
         )
+
+
+def story(db: psycopg.Connection[Any], findings: Findings, limit: int = 20) -> str:
+    """How some of what was found came about: published where and by whom, effected when and under which lease."""
+    rows = db.execute(_STORY, ([id for _, id in sorted(findings)[:limit]],)).fetchall()
+    return "\n".join(" ".join(map(str, row)) for row in rows)
 
 
 def what_is_left(db: psycopg.Connection[Any]) -> Left:

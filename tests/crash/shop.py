@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ class Shop:
     def note(self, what: str) -> None:
         """Say what is being done to the shop, and when."""
         with open(self.folder / "strikes.log", "a") as log:
-            log.write(f"{time.monotonic() - self._began:6.1f} s  {what}\n")
+            log.write(f"{datetime.now():%H:%M:%S} {time.monotonic() - self._began:6.1f} s  {what}\n")
 
     def strikes(self) -> str:
         path = self.folder / "strikes.log"
@@ -203,7 +204,9 @@ class Shop:
             assert publisher.process.wait(60) in _ENDS, publisher.log
         self._wait_for_rest()
         with self.connect() as db:
-            return ledger.read(db, ("ordered",) if handlers.ORDERED else ())
+            verdict = ledger.read(db, ("ordered",) if handlers.ORDERED else ())
+            self.note(f"the books: {verdict}\n{ledger.story(db, verdict.findings)}")
+        return verdict
 
     def _wait_for_rest(self) -> None:
         """Until nothing is left to do, or nothing is being done."""
