@@ -78,14 +78,14 @@ def freeze_worker(shop: Shop, chance: random.Random) -> None:
     """SIGSTOP beyond the timeout: others take over, and the sleeper wakes with leases that are not its own any more."""
     shop.wait_for_effects(50)
     with shop.freeze_lock:
-        workers = wait_for(lambda: len(pids := shop.registered_pids()) > 1 and pids, "two workers")
+        workers = wait_for(lambda: len(pids := shop.registered_pids()) > 1 and pids, "two workers", 60)
         victim = chance.choice(workers)
         _flood(shop)
         _moment(chance)
         with suppress(ProcessLookupError), _frozen(victim):
             shop.note(f"SIGSTOP of worker process {victim}")
             found_dead = f"SELECT count(*) FROM outbox.worker WHERE retired_at > to_timestamp({time.time()})"
-            wait_for(lambda: shop.value(found_dead), "the sleeper found dead")
+            wait_for(lambda: shop.value(found_dead), "the sleeper found dead", 60)
             shop.wait_for_effects(5)
             _moment(chance)
 
@@ -124,7 +124,7 @@ def lose_commits_of_publishers(shop: Shop, chance: random.Random) -> None:
     """Cut connections when a COMMIT was sent and before its answer came: its outcome is unknown to the publisher."""
     known = len(shop.unknown_outcomes())
     with _losing(shop.to_publishers, 0.3):
-        wait_for(lambda: len(shop.unknown_outcomes()) >= known + 5, "publishers that don't know what they did")
+        wait_for(lambda: len(shop.unknown_outcomes()) >= known + 5, "publishers that don't know what they did", 60)
 
 
 @fault()
@@ -132,7 +132,9 @@ def lose_commits_of_workers(shop: Shop, chance: random.Random) -> None:
     """The same for workers: COMMITs of handlers, pulls and settlements that may have happened or not."""
     before = shop.to_workers.strikes["answer lost"]
     with _losing(shop.to_workers, 0.03):
-        wait_for(lambda: shop.to_workers.strikes["answer lost"] >= before + 10, "workers that don't know what they did")
+        wait_for(
+            lambda: shop.to_workers.strikes["answer lost"] >= before + 10, "workers that don't know what they did", 60
+        )
     shop.wait_for_effects(5)
 
 
@@ -246,11 +248,11 @@ def _frozen(pid: int) -> Iterator[None]:
 
 @contextmanager
 def _losing(proxy: Proxy, share: float) -> Iterator[None]:
-    proxy.losing = share
+    proxy.losing += share  # another may be at it, too
     try:
         yield
     finally:
-        proxy.losing = 0
+        proxy.losing -= share
 
 
 def _hold(shop: Shop, database: str, statement: str, chance: random.Random) -> None:
