@@ -80,8 +80,8 @@ class Consumer:
         self._settling: set[int] = set()
         #: Leases of redeliveries: a suspect is handed out only when the one before it is settled.
         self._redelivered: set[int] = set()
-        #: How often to look for leases that a broken pull left behind.
-        self._unsure = 0
+        #: What `Database.breaks` was when we last looked for leases that we don't know of.
+        self._breaks = 0
         self._last_message = self._last_overdue = -1e9
         self._dozing = False
         self._waking: asyncio.Future[None] | None = None
@@ -192,7 +192,7 @@ class Consumer:
 
     async def _pull(self, limit: int) -> list[Message]:
         worker, overdue = self.worker, time.monotonic() - self._last_overdue > _OVERDUE
-        if self._unsure and (overdue or self._unsure == 2):
+        if overdue or self._breaks != self._database.breaks:
             await self._release_unknown()
         try:
             messages = await self._database.run(
@@ -204,7 +204,6 @@ class Consumer:
             await asyncio.sleep(_DEAF_POLL)  # while the worker registers anew
             return []
         except AWAY as error:
-            self._unsure = 2
             await self._database.wait_until_back(error)
             return []
         if overdue and not any(message.redelivered for message in messages):
@@ -212,13 +211,16 @@ class Consumer:
         return messages if worker == self.worker or not self._leased else []
 
     async def _release_unknown(self) -> None:
-        """A connection broke in a pull that may have committed: give back the leases that never arrived.
+        """Give back leases that are ours and that we don't know of.
 
-        Twice, at once and some time later: the broken pull may still be under way.
+        A pull may have committed though its connection broke, and a crash of the database may have undone a settlement
+        that did not wait for the disk. Now and then, too: the broken pull may have been under way when we looked.
         """
+        self._breaks = self._database.breaks
         worker, known = self.worker, [*self._ledger.leases, *self._settling]
-        await self._database.persist(lambda: operations.release_unknown(self.name, worker, known))
-        self._unsure -= 1
+        released = await self._database.persist(lambda: operations.release_unknown(self.name, worker, known))
+        if released:
+            log(logging.WARNING, "gave back what a broken connection hid", subscription=self.name, messages=released)
 
     @property
     def _lease_size(self) -> int | None:

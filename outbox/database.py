@@ -75,6 +75,8 @@ class Database:
             open=False,
         )
         self._away = False
+        #: How often a connection broke: what was in flight may have been committed, or a crash may have undone it.
+        self.breaks = 0
 
     async def open(self) -> None:
         await self._pool.open()
@@ -84,8 +86,21 @@ class Database:
 
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation; connection errors pass through."""
-        async with self._pool.connection() as connection:
+        try:
+            async with self._pool.connection() as connection:
+                return await self._run(operation, connection)
+        except AWAY:
+            self.breaks += 1
+            raise
+
+    async def _run(self, operation: Operation[T], connection: psycopg.AsyncConnection[Any]) -> T:
+        try:
             return await connections.run_async(operation, connection)
+        except psycopg.InternalError as error:
+            if error.sqlstate is not None:
+                raise
+            await connection.close()  # a pooler mixed up answers when the server went away
+            raise psycopg.OperationalError(f"the connection is out of step: {error}") from error
 
     async def persist(self, operation: Callable[[], Operation[T]]) -> T:
         """Run an operation; while the database is away, wait and try again, for ever.

@@ -68,8 +68,13 @@ BEGIN
     ), running AS MATERIALIZED (  -- draws our xid, after the snapshot
         SELECT outbox.open_xids(pg_current_snapshot()) AS xids
         WHERE EXISTS (SELECT FROM progress WHERE reached > "offset")
+    ), earlier AS (  -- rows of transactions that run are not theirs, but of another cluster's (a restore); theirs lie above
+        SELECT t.nth, t.xid, max(t."offset") AS last
+        FROM running CROSS JOIN taken t
+        WHERE t.fresh AND t.xid = ANY (running.xids)
+        GROUP BY t.nth, t.xid
     ), batch AS MATERIALIZED (
-        SELECT CASE WHEN leased THEN nextval('outbox.lease_id_seq') END AS lease_id, b.*,
+        SELECT CASE WHEN leased THEN outbox.new_lease_id() END AS lease_id, b.*,
                topic.name AS topic, part.number, part.priority
         FROM (SELECT t.partition_id, t.piece, min(t."offset") AS low, max(t."offset") AS high, count(*) AS messages
               FROM taken t WHERE NOT t.waits GROUP BY t.partition_id, t.piece ORDER BY min(t.place)) AS b
@@ -83,9 +88,10 @@ BEGIN
         LEFT JOIN batch last ON on_failure IS NOT NULL AND last.partition_id = p.partition_id
         CROSS JOIN LATERAL (  -- one that is first seen open now can't have written below this cursor
             SELECT coalesce(array_agg(r.xid), '{}') AS open,
-                   coalesce(array_agg(coalesce(known.floor, p."offset")), '{}') AS floor
+                   coalesce(array_agg(greatest(coalesce(known.floor, p."offset"), earlier.last)), '{}') AS floor
             FROM unnest(running.xids) AS r (xid)
             LEFT JOIN known ON known.nth = p.nth AND known.xid = r.xid
+            LEFT JOIN earlier ON earlier.nth = p.nth AND earlier.xid = r.xid
         ) AS o
         WHERE p.reached > p."offset"
     ), left_behind AS (

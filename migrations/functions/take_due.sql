@@ -26,7 +26,7 @@ BEGIN
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages
         FOR UPDATE SKIP LOCKED
     ), picked AS MATERIALIZED (
-        SELECT nextval('outbox.lease_id_seq') AS lease_id, d.ctid
+        SELECT outbox.new_lease_id() AS lease_id, d.ctid
         FROM (SELECT * FROM suspect UNION ALL SELECT * FROM innocent
               ORDER BY due_at, partition_id, "offset" LIMIT max_messages) AS d
     ), claimed AS (

@@ -12,9 +12,6 @@ import psycopg
 
 from outbox import Message, Outbox, Retries
 
-#: Switch on when subscriptions can be ordered.
-ORDERED = False
-
 app = Outbox()
 
 SOON = Retries(first=timedelta(milliseconds=50), longest=timedelta(milliseconds=200), max_attempts=10_000)
@@ -38,12 +35,17 @@ async def mail(message: Message, connection: psycopg.AsyncConnection[Any]) -> No
     _stumble()
 
 
-if ORDERED:
+@app.subscribe("ordered", "orders", guarantee="exactly-once", ordered=True, on_failure="park", retries=SOON)
+def follow(message: Message, connection: psycopg.Connection[Any]) -> None:
+    connection.execute(*_effect("ordered", message))
+    _stumble()
 
-    @app.subscribe("ordered", "orders", guarantee="exactly-once", ordered=True, on_failure="park", retries=SOON)
-    def follow(message: Message, connection: psycopg.Connection[Any]) -> None:
-        connection.execute(*_effect("ordered", message))
-        _stumble()
+
+@app.subscribe("batches", "orders", guarantee="exactly-once", batch=20, concurrency=2, retries=SOON)
+def post(messages: list[Message], connection: psycopg.Connection[Any]) -> None:
+    for message in messages:
+        connection.execute(*_effect("batches", message))
+    _stumble()
 
 
 def _effect(subscription: str, message: Message) -> tuple[str, tuple[Any, ...]]:

@@ -102,6 +102,8 @@ class Verdict:
     dead: int
     left: Left
     repeated: int
+    #: What `outbox doctor` finds when all has come to rest.
+    ills: tuple[str, ...] = ()
 
     @property
     def findings(self) -> Findings:
@@ -109,7 +111,7 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        return not (self.findings or self.dead or self.left)
+        return not (self.findings or self.dead or self.left or self.ills)
 
     def __str__(self) -> str:
         left = self.left
@@ -117,7 +119,8 @@ class Verdict:
             f"published {self.published}, effects {self.effects}, lost {_some(self.lost)}, "
             f"doubled {_some(self.doubled)}, made up {_some(self.made_up)}, overtaken {_some(self.overtaken)}, "
             f"misplaced {_some(self.misplaced)}, dead letters {self.dead}, left: lag {left.lag}, open {left.open}, "
-            f"leases {left.leases}, redeliveries {left.redeliveries}; allowed: repeated {self.repeated}"
+            f"leases {left.leases}, redeliveries {left.redeliveries}, doctor: {'; '.join(self.ills) or 'all well'}; "
+            f"allowed: repeated {self.repeated}"
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
+import json
 import os
 import random
 import signal
@@ -24,11 +26,11 @@ import sqlalchemy
 from outbox import Outbox, schema
 from outbox.database import sqlalchemy_url
 from tests import servers
-from tests.crash import handlers, ledger
+from tests.crash import ledger
 from tests.crash.ledger import TABLES, Left, Verdict
 from tests.crash.proxy import Proxy
 from tests.servers import PgBouncer, Postgres
-from tests.shop_floor import ROOT, WorkerProcess, environment, wait_for
+from tests.shop_floor import ROOT, WorkerProcess, environment, outbox, wait_for
 
 NAME = "shop"
 #: Seconds without a heartbeat after which others take over.
@@ -204,9 +206,14 @@ class Shop:
             assert publisher.process.wait(60) in _ENDS, publisher.log
         self._wait_for_rest()
         with self.connect() as db:
-            verdict = ledger.read(db, ("ordered",) if handlers.ORDERED else ())
+            verdict = dataclasses.replace(ledger.read(db, ("ordered",)), ills=self._ills())
             self.note(f"the books: {verdict}\n{ledger.story(db, verdict.findings)}")
         return verdict
+
+    def _ills(self) -> tuple[str, ...]:
+        """What `outbox doctor` finds, but that these clusters don't wait for the disk."""
+        result = outbox(self.url, "doctor", "--json", "--ignore", "fsync")
+        return tuple(found["what"] for found in json.loads(result.stdout) if found["severity"] != "ok")
 
     def _wait_for_rest(self) -> None:
         """Until nothing is left to do, or nothing is being done."""
