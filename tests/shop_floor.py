@@ -29,6 +29,7 @@ class Pulled(NamedTuple):
     offset: int
     payload: Any
     key: str | None
+    redelivered: bool
 
 
 class Database:
@@ -97,7 +98,7 @@ def pull(db: psycopg.Connection[Any], subscription: str, worker: int, limit: int
     """Pull, in a transaction of its own if the connection is in autocommit mode."""
     named = "".join(f", {name} => %s" for name in more)
     rows = db.execute(
-        'SELECT lease_id, attempt, topic, partition, priority, partition_id, "offset", payload, key '
+        'SELECT lease_id, attempt, topic, partition, priority, partition_id, "offset", payload, key, redelivered '
         f"FROM outbox.pull(%s, %s, %s{named})",
         (subscription, worker, limit, *more.values()),
     )
