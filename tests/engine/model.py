@@ -124,7 +124,7 @@ class Subscription:
 
 
 class Effect(NamedTuple):
-    """What a statement will have done when its transaction commits, and the rows that it keeps from others until then."""
+    """What a statement will have done when its transaction commits; until then it keeps some rows from others."""
 
     apply: Callable[[], object]
     locks: frozenset[object] = frozenset()

@@ -44,17 +44,19 @@ SETTINGS = settings(
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.data_too_large,
-    ],  # real Postgres; fifty steps are much data
+    ],  # fifty steps on a real Postgres
 )
 
 LEASES = """
 SELECT subscription_id, id, worker_id, redelivered, partition_id, held
-FROM outbox.lease CROSS JOIN LATERAL unnest(offsets) AS part CROSS JOIN LATERAL generate_series(lower(part), upper(part) - 1) AS held
+FROM outbox.lease
+CROSS JOIN LATERAL unnest(offsets) AS part
+CROSS JOIN LATERAL generate_series(lower(part), upper(part) - 1) AS held
 """
 REDELIVERIES = 'SELECT subscription_id, partition_id, "offset", attempt, suspect, lease_id FROM outbox.redelivery'
 DEAD_LETTERS = 'SELECT subscription_id, partition_id, "offset", attempt FROM outbox.dead_letter'
 
-#: What a position means: beyond the offset all that is visible, and what its open transactions wrote above their floors.
+#: What a position means: all that is visible beyond its offset, and what its open transactions wrote above the floors.
 TO_COME = """
 SELECT c.subscription_id, m.partition_id, m."offset"
 FROM outbox.topic t
@@ -550,7 +552,7 @@ class Engine(RuleBasedStateMachine):
             redriven = value(self.db, "SELECT outbox.redrive(%s, %s, %s)", subscription.name, *places)
         assert redriven == subscription.redrive(dead)
 
-    # A rule for outbox.rotate() belongs here: at any time, it takes nothing away that some subscription has yet to take.
+    # A rule for outbox.rotate() belongs here: at any time, it takes nothing away that some subscription still needs.
 
     # What holds at every step, and in the end
 
@@ -613,7 +615,8 @@ class Engine(RuleBasedStateMachine):
         for slot in sorted(self.pulling):
             self.finish_pull(slot, commit=True)
         for worker in (*self.workers, *self.lost):
-            self.recover(worker)
+            if self.leases_of(worker):
+                self.recover(worker)
         for subscription in self.subscriptions:
             if not subscription.bound:
                 self.bind(subscription, "first")
