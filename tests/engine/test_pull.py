@@ -232,6 +232,11 @@ def test_a_partition_that_another_pull_is_reading_is_skipped_without_waiting(dat
     assert len(first) + len(second) + len(drain(db, "s", worker)) == 50
 
 
+def test_a_turn_is_of_one_subscription_and_one_partition(db) -> None:
+    turns = "FROM generate_series(1, 50) AS s, generate_series(1, 50) AS p"
+    assert value(db, f"SELECT count(DISTINCT outbox.turn_lock(s, p)) {turns}") == 2500
+
+
 def test_higher_priority_comes_first(database: Database, db) -> None:
     worker = bound(db, max_priority=2)
     for priority in (0, 2, 1, 0, 2):
