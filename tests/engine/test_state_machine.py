@@ -173,28 +173,27 @@ class Engine(RuleBasedStateMachine):
 
     @rule(
         publisher=st.integers(0, PUBLISHERS - 1),
-        keys=st.lists(st.sampled_from([None, "a", "b"]), min_size=1, max_size=3),
+        keys=st.lists(st.sampled_from([None, "a", "b"]), min_size=1, max_size=5),
         priority=st.integers(0, 1),
+        many=st.booleans(),
+        commit=st.booleans(),
     )
-    def publish(self, publisher: int, keys: list[str | None], priority: int) -> None:
-        for key in keys:
-            payload = str(next(self.numbers))
-            publish(self.to.publishers[publisher], self.topic, payload, key=key, priority=priority)
-            self.note_published(publisher, {payload: key})
+    def publish(self, publisher: int, keys: list[str | None], priority: int, many: bool, commit: bool) -> None:
+        payloads = [str(next(self.numbers)) for _ in keys]
+        (self.publish_many if many else self.publish_one_by_one)(publisher, payloads, keys, priority)
+        self.note_published(publisher, dict(zip(payloads, keys, strict=True)))
+        if commit:
+            self.finish_publishing(publisher, commit=True)
 
-    @rule(
-        publisher=st.integers(0, PUBLISHERS - 1),
-        messages=st.integers(1, 6),
-        key=st.sampled_from([None, "a"]),
-        priority=st.integers(0, 1),
-    )
-    def publish_many(self, publisher: int, messages: int, key: str | None, priority: int) -> None:
-        keys = {str(next(self.numbers)): key for _ in range(messages)}
+    def publish_one_by_one(self, publisher: int, payloads: list[str], keys: list[str | None], priority: int) -> None:
+        for payload, key in zip(payloads, keys, strict=True):
+            publish(self.to.publishers[publisher], self.topic, payload, key=key, priority=priority)
+
+    def publish_many(self, publisher: int, payloads: list[str], keys: list[str | None], priority: int) -> None:
         self.to.publishers[publisher].execute(
             "SELECT outbox.publish_many(%s, %s::text[]::json[], %s::text[], priority => %s)",
-            (self.topic, [json.dumps(payload) for payload in keys], list(keys.values()) if key else None, priority),
+            (self.topic, [json.dumps(payload) for payload in payloads], keys if any(keys) else None, priority),
         )
-        self.note_published(publisher, keys)
 
     def note_published(self, publisher: int, keys: dict[str, str | None]) -> None:
         lying = 'SELECT partition_id, "offset", payload FROM outbox.message WHERE xid = pg_current_xact_id()'
@@ -209,35 +208,20 @@ class Engine(RuleBasedStateMachine):
         for subscription in self.bound:
             subscription.fresh.add(place)
 
-    @precondition(lambda self: len(self.publishing) < PUBLISHERS)
-    @rule(data=st.data(), key=st.sampled_from([None, "a", "b"]))
-    def publish_and_commit(self, data: st.DataObject, key: str | None) -> None:
-        publisher = data.draw(st.sampled_from([p for p in range(PUBLISHERS) if p not in self.publishing]))
-        self.publish(publisher, [key], 0)
-        self.finish_publishing(publisher, commit=True)
-
     @precondition(lambda self: self.publishing)
-    @rule(data=st.data())
-    def savepoint(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), step=st.sampled_from(["commit", "commit", "savepoint", "back to a savepoint", "roll back"]))
+    def go_on_publishing(self, data: st.DataObject, step: str) -> None:
         publisher = data.draw(st.sampled_from(sorted(self.publishing)))
-        transaction = self.publishing[publisher]
-        self.to.publishers[publisher].execute(f"SAVEPOINT s{len(transaction.savepoints)}")
-        transaction.savepoints.append(len(transaction.effects))
-
-    @precondition(lambda self: any(transaction.savepoints for transaction in self.publishing.values()))
-    @rule(data=st.data())
-    def roll_back_to_a_savepoint(self, data: st.DataObject) -> None:
-        publishers = [p for p, transaction in self.publishing.items() if transaction.savepoints]
-        publisher = data.draw(st.sampled_from(sorted(publishers)))
-        transaction = self.publishing[publisher]
-        savepoint = data.draw(st.sampled_from(range(len(transaction.savepoints))))
-        self.to.publishers[publisher].execute(f"ROLLBACK TO s{savepoint}")
-        transaction.roll_back_to(savepoint)
-
-    @precondition(lambda self: self.publishing)
-    @rule(data=st.data(), commit=st.sampled_from([True, True, False]))
-    def end_a_publisher(self, data: st.DataObject, commit: bool) -> None:
-        self.finish_publishing(data.draw(st.sampled_from(sorted(self.publishing))), commit)
+        savepoints = self.publishing[publisher].savepoints
+        if step == "savepoint":
+            self.to.publishers[publisher].execute(f"SAVEPOINT s{len(savepoints)}")
+            savepoints.append(len(self.publishing[publisher].effects))
+        elif step == "back to a savepoint" and savepoints:
+            savepoint = data.draw(st.sampled_from(range(len(savepoints))))
+            self.to.publishers[publisher].execute(f"ROLLBACK TO s{savepoint}")
+            self.publishing[publisher].roll_back_to(savepoint)
+        else:
+            self.finish_publishing(publisher, step == "commit")
 
     def finish_publishing(self, publisher: int, commit: bool) -> None:
         self.repeatable.discard(publisher)
@@ -281,8 +265,8 @@ class Engine(RuleBasedStateMachine):
         data=st.data(),
         limit=st.integers(1, 5),
         lease_size=st.sampled_from([None, 1, 2]),
-        leased=st.sampled_from([None, None, False]),
-        end=st.sampled_from(["commit", "commit", "stay open", "roll back"]),
+        leased=st.sampled_from([None, None, None, False]),
+        end=st.sampled_from(["commit", "commit", "commit", "stay open", "roll back"]),
     )
     def pull(self, data: st.DataObject, limit: int, lease_size: int | None, leased: bool | None, end: str) -> None:
         slot = data.draw(st.sampled_from([slot for slot in range(WORKERS) if slot not in self.pulling]))
@@ -596,7 +580,7 @@ class Engine(RuleBasedStateMachine):
         fresh = {(s.id, *place) for s in self.subscriptions for place in s.fresh}
         assert fresh <= to_come <= fresh | {(s.id, *place) for s in self.subscriptions for place in s.passed}
 
-    @precondition(lambda self: any(s.fresh or s.due for s in self.bound))
+    @precondition(lambda self: self.publishing and any(s.fresh or s.due for s in self.bound))
     @rule(data=st.data())
     def drain(self, data: st.DataObject) -> None:
         """All that is committed comes, whatever is open: nothing stalls, and lag comes to rest."""
