@@ -6,7 +6,19 @@ import threading
 import psycopg
 import pytest
 
-from tests.shop_floor import Database, Pulled, drain, payloads, publish, pull, register, settle, subscribe, value
+from tests.shop_floor import (
+    Database,
+    Pulled,
+    drain,
+    payloads,
+    publish,
+    pull,
+    register,
+    settle,
+    subscribe,
+    value,
+    wait_for,
+)
 
 
 def bound(db: psycopg.Connection, **topic: int) -> int:
@@ -133,6 +145,32 @@ def test_late_messages_of_several_transactions_within_small_limits_are_neither_l
     while pulled := pull(db, "s", worker, 1):
         found += payloads(pulled)
     assert sorted(found) == sorted(["l0", "l1", *(f"h{n}" for n in range(10))])
+
+
+def test_a_late_message_comes_once_though_its_cursor_moved_while_the_pull_looked_for_news(
+    database: Database, db
+) -> None:
+    """The pull read the end of log `a`, and waits for the sequence of `b`; the cursor of `a` goes beyond that end."""
+    publish(db, "a", "seen")
+    publish(db, "b", "other")
+    subscribe(db, "s", "a", "b")
+    worker = register(db)
+    late, blocker, puller = database.connect(), database.connect(), database.connect(autocommit=True)
+    publish(late, "a", "late")
+    (a, _), (_, sequence) = db.execute("SELECT id, sequence::text FROM outbox.partition ORDER BY id").fetchall()
+    blocker.execute(f"ALTER SEQUENCE {sequence} CACHE 1")
+    found: list[Pulled] = []
+    pulling = threading.Thread(target=lambda: found.extend(pull(puller, "s", worker)))
+    pulling.start()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%outbox.pull%%'"
+    wait_for(lambda: value(db, waiting), "the pull waiting")
+    publish(db, "a", "passed")
+    db.execute("SELECT outbox.seek('s', %s, NULL)", (a,))
+    late.commit()
+    blocker.rollback()
+    pulling.join()
+    assert sorted(payloads(found)) == ["late", "other"]
+    assert pull(db, "s", worker) == []
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
