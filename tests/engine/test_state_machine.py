@@ -284,8 +284,8 @@ class Engine(RuleBasedStateMachine):
         for message in pulled:
             place = Place(message.partition_id, message.offset)
             take = partial(subscription.take, worker, message.lease, place, message.redelivered)
-            kind = "redelivery" if message.redelivered else "log"
-            effects.append(Effect(take, frozenset({(kind, subscription.name, place)})))
+            kinds = ("redelivery", "pulled redelivery") if message.redelivered else ("pulled",)
+            effects.append(Effect(take, frozenset((kind, subscription.name, place) for kind in kinds)))
         return Transaction(effects)
 
     def check(
@@ -304,7 +304,7 @@ class Engine(RuleBasedStateMachine):
         assert len(set(places)) == len(places)
         assert {message.attempt for message in pulled} <= {1}
         assert all(a.priority >= b.priority for a, b in pairwise(pulled))
-        assert not {("log", subscription.name, place) for place in places} & self.locks, "taken by an open pull"
+        assert not {("pulled", subscription.name, place) for place in places} & self.locks
         assert set(places) <= subscription.fresh | subscription.passed, "not to be delivered"
         offsets = defaultdict(list)
         for partition_id, offset in places:
@@ -317,7 +317,7 @@ class Engine(RuleBasedStateMachine):
         places = [place_of(message) for message in pulled]
         assert len(set(places)) == len(places)
         assert set(places) <= subscription.due, "not due"
-        assert not {("redelivery", subscription.name, place) for place in places} & self.locks, "taken by an open pull"
+        assert not {("pulled redelivery", subscription.name, place) for place in places} & self.locks
         for message, place in zip(pulled, places, strict=True):
             assert message.attempt == subscription.redeliveries[place].attempt
         suspects = sum(subscription.redeliveries[place].suspect for place in places)
