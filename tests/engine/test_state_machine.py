@@ -37,7 +37,7 @@ from tests.shop_floor import Database, Pulled, publish, pull, register, settle, 
 PUBLISHERS = WORKERS = 3
 
 SETTINGS = settings(
-    max_examples=int(os.environ.get("OUTBOX_HYPOTHESIS_EXAMPLES", 60)),
+    max_examples=int(os.environ.get("OUTBOX_HYPOTHESIS_EXAMPLES", 150)),
     stateful_step_count=50,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # to explain a failure takes minutes here
