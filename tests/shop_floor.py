@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -133,6 +134,34 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> An
             raise AssertionError(f"waited {seconds:.0f} s in vain for: {what}")
         time.sleep(0.02)
     return found
+
+
+class Later:
+    """A statement that runs in a thread of its own, since it may have to wait."""
+
+    def __init__(self, connection: psycopg.Connection[Any], statement: str, *arguments: object) -> None:
+        self.result: Any = None
+        self._connection = connection
+        self._thread = threading.Thread(target=self._run, args=(statement, arguments))
+        self._thread.start()
+
+    def _run(self, statement: str, arguments: tuple[object, ...]) -> None:
+        try:
+            self.result = value(self._connection, statement, *arguments)
+        except psycopg.Error as error:
+            self.result = error
+
+    def wait_until_it_waits(self, database: Database) -> Later:
+        pid = self._connection.info.backend_pid
+        blocked = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+        wait_for(lambda: database.value(blocked, pid) or not self._thread.is_alive(), "it waits")
+        assert self._thread.is_alive(), f"it did not wait: {self.result}"
+        return self
+
+    def join(self) -> Any:
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "it waits for ever"
+        return self.result
 
 
 def environment(database_url: str, *paths: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ def test_the_books_are_right_after(fault: Fault, tmp_path: Path) -> None:
     seed = random.randrange(1_000_000)
     with open_shop(tmp_path, seed) as shop:
         fault.strike(shop, random.Random(seed))
-        shop.wait_for_effects(200)
+        shop.wait_for_effects(500)
         verdict = shop.close_books()
         print(verdict)
         assert set(shop.stop_workers()) == {0}, shop.tails()

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.shop_floor import Database, value, wait_for
+from tests.shop_floor import Database, Later, value
 
 PUBLISH = "SELECT (p).partition_id || '-' || (p).\"offset\" FROM outbox.publish('t', '1', idempotency_key => %s) AS p"
 ONCE = "SELECT outbox.once('crm', %s)"
 STORED = "SELECT count(*) FROM outbox.message"
-
-
-class Later:
-    """A statement that runs in a thread of its own, since it may have to wait."""
-
-    def __init__(self, connection: psycopg.Connection[Any], statement: str, *arguments: object) -> None:
-        self.result: Any = None
-        self._connection = connection
-        self._thread = threading.Thread(target=self._run, args=(statement, arguments))
-        self._thread.start()
-
-    def _run(self, statement: str, arguments: tuple[object, ...]) -> None:
-        try:
-            self.result = value(self._connection, statement, *arguments)
-        except psycopg.Error as error:
-            self.result = error
-
-    def wait_until_it_waits(self, database: Database) -> Later:
-        pid = self._connection.info.backend_pid
-        blocked = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
-        wait_for(lambda: database.value(blocked, pid) or not self._thread.is_alive(), "it waits")
-        assert self._thread.is_alive(), f"it did not wait: {self.result}"
-        return self
-
-    def join(self) -> Any:
-        self._thread.join(20)
-        assert not self._thread.is_alive(), "it waits for ever"
-        return self.result
 
 
 def set_slots_by_hand(database: Database) -> None:

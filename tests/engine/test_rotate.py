@@ -7,7 +7,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.shop_floor import Database, drain, publish, pull, register, settle, subscribe, value
+from tests.shop_floor import Database, Later, drain, publish, pull, register, settle, subscribe, value
 
 #: Far enough for the slot of now to be the one that is written next.
 LATER = "clock_timestamp() + interval '7 days'"
@@ -96,6 +96,23 @@ def test_a_slot_is_held_by_a_publisher_that_has_not_committed(database: Database
     assert held(db) == "subscription s has not yet taken late messages of partition 1"
     assert drain(db, "s", worker) == ["late"]
     assert rotate(db)[0][2] is None
+
+
+def test_a_message_that_commits_while_rotation_waits_for_its_lock_is_not_lost(database: Database, db, worker) -> None:
+    """It can't be seen when rotation asks for the first time."""
+    subscribe(db, "s", "t")
+    publish(db, "t", "a")
+    late, early = database.connect(), database.connect()
+    publish(late, "t", "late")
+    publish(early, "t", "early")
+    early.commit()
+    assert drain(db, "s", worker) == ["a", "early"]
+    db.execute("ALTER FUNCTION outbox.truncate_slot SET lock_timeout = '20s'")
+    rotating = Later(database.connect(autocommit=True), f"SELECT held_by FROM outbox.rotate({LATER})")
+    rotating.wait_until_it_waits(database)
+    late.commit()
+    assert rotating.join() == "subscription s has not yet taken late messages of partition 1"
+    assert drain(db, "s", worker) == ["late"]
 
 
 def test_a_slot_is_held_by_a_prepared_transaction(database: Database, db) -> None:

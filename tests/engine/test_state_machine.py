@@ -113,6 +113,8 @@ class Engine(RuleBasedStateMachine):
         self.db = connections.db
         self.numbers = count(1)
         self.committed: dict[Place, tuple[str, str | None]] = {}
+        #: what is gone from the log: no seek brings it back
+        self.rotated: set[Place] = set()
         self.publishing: dict[int, Transaction] = {}
         self.repeatable: set[int] = set()
         self.holding: set[int] = set()
@@ -139,7 +141,7 @@ class Engine(RuleBasedStateMachine):
     def bind(self, subscription: Subscription, start: str) -> None:
         assert value(self.db, "SELECT outbox.bind(%s, %s, %s)", subscription.name, self.topic, start) > 0
         subscription.bound = True
-        subscription.fresh = set(self.committed) if start == "first" else set()
+        subscription.fresh = set(self.committed) - self.rotated if start == "first" else set()
 
     @property
     def bound(self) -> list[Subscription]:
@@ -534,7 +536,7 @@ class Engine(RuleBasedStateMachine):
         partition_id, cursor, ended = stand
         target = None if offset is None else offset % (ended + 1)
         self.db.execute("SELECT outbox.seek(%s, %s, %s)", (subscription.name, partition_id, target))
-        subscription.seek(partition_id, cursor, ended if target is None else target, self.committed)
+        subscription.seek(partition_id, cursor, ended if target is None else target, set(self.committed) - self.rotated)
 
     @precondition(lambda self: any(s.dead for s in self.subscriptions))
     @rule(data=st.data(), all=st.booleans())
@@ -549,7 +551,28 @@ class Engine(RuleBasedStateMachine):
             redriven = value(self.db, "SELECT outbox.redrive(%s, %s, %s)", subscription.name, *places)
         assert redriven == subscription.redrive(dead)
 
-    # A rule for outbox.rotate() belongs here: at any time, it takes nothing away that some subscription still needs.
+    @precondition(lambda self: self.committed.keys() - self.rotated)
+    @rule()
+    def rotate(self) -> None:
+        """As if a week had passed: it takes nothing away that some subscription still needs."""
+        week = "SELECT held_by FROM outbox.rotate(clock_timestamp() + interval '7 days') WHERE log = 'message'"
+        slots = self.db.execute(week).fetchall()
+        in_hand = any(not lease.redelivered for s in self.subscriptions for lease in s.leases.values())
+        if slots == [(None,)]:
+            assert not in_hand
+            assert not any(s.fresh for s in self.bound)
+            self.rotated = set(self.committed)
+            for subscription in self.subscriptions:
+                subscription.passed.clear()
+        else:
+            assert len(slots) == 1
+            assert (
+                in_hand
+                or self.publishing
+                or self.pulling
+                or self.holding
+                or any(s.fresh | s.passed for s in self.bound)
+            )
 
     # What holds at every step, and in the end
 

@@ -1,0 +1,236 @@
+"""Deliberate faults in the engine, one line each, and the test that catches each.
+
+    python -m tests.mutations [part of a name]
+
+Each is made in a copy of the checkout; its test must fail there, and passes here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.shop_floor import ROOT
+
+
+class Mutation(NamedTuple):
+    name: str
+    #: In `migrations/functions`.
+    file: str
+    old: str
+    new: str
+    #: In `tests`.
+    caught_by: str
+
+
+PULL, SETTLE, SEEK = "engine/test_pull.py::test_", "engine/test_settle.py::test_", "engine/test_bind_and_seek.py::test_"
+KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::test_", "engine/test_rotate.py::test_"
+
+MUTATIONS = [
+    Mutation(
+        "a publisher draws its offset before its xid",
+        "publish.sql",
+        """    PERFORM pg_current_xact_id();
+    partition_id := route.partition_ids[place];
+    "offset" := nextval(route.sequences[place]);
+""",
+        """    partition_id := route.partition_ids[place];
+    "offset" := nextval(route.sequences[place]);
+    PERFORM pg_current_xact_id();
+""",
+        "engine/test_publish.py::test_a_publisher_draws_its_xid_before_its_offset",
+    ),
+    Mutation(
+        "transactions beyond the snapshot's end are not counted as open",
+        "open_xids.sql",
+        "own - 1) AS unlisted",
+        "0) AS unlisted",
+        PULL + "a_transaction_that_was_open_beyond_the_snapshots_end_is_not_lost",
+    ),
+    Mutation(
+        "a pull may run in a transaction that has an xid",
+        "require_own_transaction.sql",
+        "IF pg_current_xact_id_if_assigned() IS NOT NULL THEN",
+        "IF false THEN",
+        PULL + "pull_bind_and_seek_refuse_a_transaction_that_wrote_before",
+    ),
+    Mutation(
+        "late messages that were taken do not raise their floor",
+        "take.sql",
+        "greatest(o.floor, caught.last) AS floor",
+        "o.floor AS floor",
+        PULL + "a_huge_late_transaction_comes_in_order_and_in_limits_before_what_came_after_it",
+    ),
+    Mutation(
+        "late messages beyond the limit are forgotten",
+        "take.sql",
+        " OR p.nth = cut.nth AND p.last_fresh IS NULL)",
+        ")",
+        PULL + "late_messages_of_several_transactions_within_small_limits_are_neither_lost_nor_doubled",
+    ),
+    Mutation(
+        "an end of the log that was read too early moves the cursor back",
+        "take.sql",
+        'greatest(t."offset", t.ended, took.last_fresh)',
+        "greatest(t.ended, took.last_fresh)",
+        PULL + "a_late_message_comes_once_though_its_cursor_moved_while_the_pull_looked_for_news",
+    ),
+    Mutation(
+        "rows of another cluster's transactions count as late",
+        "take.sql",
+        'greatest(coalesce(known.floor, p."offset"), earlier.last)',
+        'coalesce(known.floor, p."offset")',
+        "crash/test_restore.py::test_a_restored_backlog_is_delivered_once_though_its_xids_come_again",
+    ),
+    Mutation(
+        "the position before is found by a part of its key",
+        "take.sql",
+        'WHERE old.ctid = p.ctid AND p.reached > p."offset"',
+        'WHERE old.subscription_id = reader AND old.partition_id = p.partition_id AND old."offset" = p."offset" '
+        'AND p.reached > p."offset"',
+        "engine/test_dead_rows.py::test_no_step_of_a_message_touches_more_pages_after_thousands_of_dead_rows",
+    ),
+    Mutation(
+        "a pull does not wait for its turn",
+        "pull.sql",
+        "IF pg_try_advisory_xact_lock(outbox.turn_lock(reader.id, candidates[i])) THEN",
+        "IF true THEN",
+        PULL + "a_partition_that_another_pull_is_reading_is_skipped_without_waiting",
+    ),
+    Mutation(
+        "turns of different subscriptions are one lock",
+        "turn_lock.sql",
+        "hashint8extended(partition_id, hashint8extended(subscription_id, 8031453476610899968))",
+        "hashint8extended((subscription_id::bigint << 32) | partition_id, 8031453476610899968)",
+        PULL + "a_turn_is_of_one_subscription_and_one_partition",
+    ),
+    Mutation(
+        "a lease can be settled by anybody",
+        "settle.sql",
+        "DELETE FROM outbox.lease l WHERE l.id = ANY (leases) AND l.worker_id = worker RETURNING l.*",
+        "DELETE FROM outbox.lease l WHERE l.id = ANY (leases) RETURNING l.*",
+        SETTLE + "a_lease_can_be_settled_by_its_owner_only_and_only_once",
+    ),
+    Mutation(
+        "a failed redelivery spends no attempt",
+        "fail.sql",
+        "SET attempt = w.attempt + w.charge, due_at",
+        "SET attempt = w.attempt, due_at",
+        SETTLE + "the_history_is_bounded_and_keeps_the_first_error",
+    ),
+    Mutation(
+        "a dead worker is forgotten at once",
+        "recover.sql",
+        "interval '1 minute'\n           AND dead.retired_xid < pg_snapshot_xmin(pg_current_snapshot())",
+        "interval '0'",
+        SETTLE + "a_pull_that_commits_after_its_worker_was_retired_hides_no_lease",
+    ),
+    Mutation(
+        "the first crash is charged to all that the worker held",
+        "hand_back.sql",
+        "died AND r.suspect AS charged",
+        "died AS charged",
+        "engine/test_state_machine.py::test_the_engine_does_what_its_model_does",
+    ),
+    Mutation(
+        "a seek forgets the late messages that wait below it",
+        "seek.sql",
+        "WHERE p.subscription_id = reader AND p.partition_id = seek.partition_id\n    )",
+        "WHERE false\n    )",
+        SEEK + "seek_does_not_forget_late_messages_that_wait_to_be_pulled",
+    ),
+    Mutation(
+        "a newcomer does not wait for what is open when it is bound",
+        "place.sql",
+        "coalesce(array_agg(coalesce(old.last, 0)), '{}')",
+        "coalesce(array_agg(place.target), '{}')",
+        SEEK + "a_newcomer_gets_what_was_open_when_it_was_bound",
+    ),
+    Mutation(
+        "a key in an earlier slot that is still being written is overlooked",
+        "enter_slot.sql",
+        "        busy := old || busy;\n",
+        "",
+        KEYS + "a_transaction_that_is_open_over_a_change_of_slots_is_waited_for",
+    ),
+    Mutation(
+        "keys are written in the order in which they come",
+        "claim_keys.sql",
+        "            ORDER BY k.key\n",
+        "",
+        KEYS + "concurrent_bulks_with_the_same_keys_in_any_order_do_not_deadlock",
+    ),
+    Mutation(
+        "an ordered partition is pulled while its batch is in flight",
+        "is_in_order.sql",
+        "NOT EXISTS (SELECT FROM outbox.lease l WHERE l.id = last.lease_id)",
+        "true",
+        ORDER + "a_partition_waits_while_its_batch_is_in_flight",
+    ),
+    Mutation(
+        "a message of a parked key is handed out",
+        "take.sql",
+        "CASE WHEN on_failure = 'park' AND f.key IS NOT NULL",
+        "CASE WHEN false",
+        ORDER + "park_lets_other_keys_pass_and_keeps_the_order_of_the_key",
+    ),
+    Mutation(
+        "a settlement that empties a lane does not wait for the turn",
+        "leave_lanes.sql",
+        "    PERFORM outbox.take_turns(subscription_ids, partition_ids);\n",
+        "",
+        ORDER + "a_message_parked_while_its_predecessor_is_settled_is_not_forgotten",
+    ),
+    Mutation(
+        "rotation does not ask again when it has the lock",
+        "truncate_slot.sql",
+        "        EXECUTE held_by INTO holder;  -- now that nobody has rows in it that we can't see\n",
+        "",
+        ROTATE + "a_message_that_commits_while_rotation_waits_for_its_lock_is_not_lost",
+    ),
+    Mutation(
+        "rotation does not mind leases",
+        "slot_holder.sql",
+        "WHERE NOT l.redelivered AND EXISTS",
+        "WHERE false AND EXISTS",
+        ROTATE + "a_slot_is_held_by_a_lease",
+    ),
+]
+
+
+def is_caught(mutation: Mutation, folder: Path) -> bool:
+    """Make the fault in a copy of the checkout and run its test there."""
+    path = folder / "migrations" / "functions" / mutation.file
+    sound = path.read_text()
+    path.write_text(sound.replace(mutation.old, mutation.new))
+    try:
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{mutation.caught_by}"]
+        result = subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
+        )
+        assert result.returncode in (0, 1), result.stdout + result.stderr
+        return result.returncode == 1
+    finally:
+        path.write_text(sound)
+
+
+def main(part: str = "") -> int:
+    """Try all whose name has a part in it; returns how many were not caught."""
+    survived = 0
+    with tempfile.TemporaryDirectory(prefix="outbox-mutations-") as temporary:
+        folder = Path(temporary) / "checkout"
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "*.egg-info"))
+        for mutation in (m for m in MUTATIONS if part in m.name):
+            caught = is_caught(mutation, folder)
+            survived += not caught
+            print("caught  " if caught else "SURVIVED", mutation.name, flush=True)
+    return survived
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
