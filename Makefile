@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-.PHONY: demo test lint stress chaos bench clean
+.PHONY: demo test lint stress chaos mutate bench clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("outbox needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -28,6 +28,9 @@ stress: $(VENV)/ready  ## the engine under everything at once; ARGS='seconds see
 
 chaos: $(VENV)/ready  ## publishers, workers, network and Postgres struck at random; ARGS='seconds seed'
 	$(VENV)/bin/python -m tests.crash.chaos $(ARGS)
+
+mutate: $(VENV)/ready  ## deliberate faults in the engine: each must be caught; ARGS='part of a name'
+	$(VENV)/bin/python -m tests.mutations $(ARGS)
 
 bench: $(VENV)/ready  ## first measurements, against hand-written SQL in the same run
 	$(VENV)/bin/python -m tests.benchmark $(ARGS)
