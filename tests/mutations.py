@@ -203,6 +203,10 @@ MUTATIONS = [
 ]
 
 
+#: For the state machine: a rare failure is enough, and need not be small.
+_LOOK_LONGER = {"OUTBOX_HYPOTHESIS_EXAMPLES": "600", "OUTBOX_HYPOTHESIS_SHRINK": "0"}
+
+
 def is_caught(mutation: Mutation, folder: Path) -> bool:
     """Make the fault in a copy of the checkout and run its test there."""
     path = folder / "migrations" / "functions" / mutation.file
@@ -213,7 +217,7 @@ def is_caught(mutation: Mutation, folder: Path) -> bool:
         result = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(folder)},
+            env={**os.environ, **_LOOK_LONGER, "PYTHONPATH": str(folder)},
             capture_output=True,
             text=True,
             timeout=300,
