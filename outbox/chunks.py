@@ -24,7 +24,7 @@ class Call:
     sizes: dict[int, int]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Chunk:
     """Calls that one runner makes one after the other, and what became of their messages."""
 
@@ -35,23 +35,38 @@ class Chunk:
     seconds: float = 0.0
     #: Messages in all its calls.
     size: int = 0
+    #: The call that is being made.
+    current: Call | None = None
     #: Nobody waits for it any more: a handler did not come to its end.
     given_up: bool = False
+    #: Leases that are in other hands now; None: all of them.
+    _lost: set[int | None] | None = field(default_factory=set)
     _blocked: bool = False
     _parked: set[str] = field(default_factory=set)
 
     def next_call(self) -> Call | None:
         """Take the next call; messages that must wait behind a failed one are deferred."""
-        while self.calls and not self.given_up:
+        while self.calls and not self.given_up and self._lost is not None:
             call = self.calls.popleft()
+            if self._lost:
+                call.messages = [message for message in call.messages if message.lease_id not in self._lost]
             if self._blocked or self._parked:
                 self._defer(call)
             if call.messages:
+                self.current = call
                 return call
         return None
 
+    def lose(self, lease: int | None = None) -> None:
+        """Begin with no more messages of a lease that is in other hands; None: of any."""
+        if lease is None or self._lost is None:
+            self._lost = None
+        else:
+            self._lost.add(lease)
+
     def note(self, call: Call, outcomes: list[Exception | None] | None) -> None:
         """Note what became of a call's messages; None: they failed together, and are to be tried one by one."""
+        self.current = None
         if outcomes is None:
             self.calls.extendleft(Call([message], call.sizes) for message in reversed(call.messages))
             return

@@ -183,12 +183,14 @@ class Outbox:
         Args:
             partitions: 1 to 1,024 ordered sub-logs; a key always goes to the same one.
             max_priority: 0 to 9; each priority is a sub-log of its own.
-            deduplication_window: how long an idempotency key is remembered, 1 second to 30 days; None: as it is, or
+            deduplication_window: how long an idempotency key is remembered, 1 second to 28 days; None: as it is, or
                 7 days. It may be changed; keys that were published before keep theirs.
 
         Raises:
             InvalidDeclaration: it exists with other settings.
         """
+        if not isinstance(deduplication_window, timedelta | None):
+            raise InvalidDeclaration(f"deduplication_window is {deduplication_window!r}, it must be a timedelta")
         return self._run(
             operations.declare_topic(_checked(name), partitions, max_priority, deduplication_window), connection
         )

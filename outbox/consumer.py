@@ -21,17 +21,19 @@ from outbox.alarm import Alarm
 from outbox.chunks import Call, Chunk, Deferred
 from outbox.database import AWAY, Database
 from outbox.errors import LeaseLost, WorkerLost
-from outbox.handling import Interrupted
 from outbox.logs import log
 from outbox.model import Message
 from outbox.operations import Failure, Settlement
 from outbox.pace import Pace
+from outbox.posts import Interrupted
 from outbox.runners import Coroutines, Threads
 from outbox.settling import Ledger
 from outbox.subscription import Subscription
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
 
+#: Messages in one pull at most.
+_MOST = 100_000
 #: Seconds that an idle consumer polls fast before it dozes: a publisher may have looked before it commits.
 _LINGER = 0.005
 _LINGER_POLL = 0.001
@@ -69,6 +71,7 @@ class Consumer:
         self._pace = Pace(subscription.concurrency, subscription.prefetch, subscription.batch)
         self._ledger = Ledger()
         self._waiting: deque[Message] = deque()
+        self._under_way: set[Chunk] = set()
         self._running = 0
         self._idle_runners = subscription.concurrency
         self._room, self._settleable, self._still = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -108,7 +111,7 @@ class Consumer:
     async def _pull_while_there_is_room(self) -> None:
         while not self._stopping.is_set():
             want = self._pace.in_hand
-            room = want - len(self._waiting) - self._running
+            room = min(want - len(self._waiting) - self._running, _MOST)
             if room < max(1, want // 2):
                 self._room.clear()
                 await self._room.wait()
@@ -126,7 +129,8 @@ class Consumer:
         last_parts = time.monotonic()
         while not self._finishing:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._settleable.wait(), _PARTS)
+                async with asyncio.timeout(_PARTS):
+                    await self._settleable.wait()
             self._settleable.clear()
             parts = time.monotonic() - last_parts >= _PARTS
             await self._settle_now(parts)
@@ -159,6 +163,8 @@ class Consumer:
         self.worker = worker
         if self._leased:
             self._waiting.clear()
+            for chunk in self._under_way:
+                chunk.lose()
         self._ledger.clear()
         self._redelivered.clear()
         self.lost.clear()
@@ -168,13 +174,9 @@ class Consumer:
         subscription, transactions = self.subscription, self._transactions
         limit = subscription.time_limit.total_seconds() if subscription.time_limit else None
 
-        def failed(call: Call) -> handling.Outcomes | None:
-            return handling.failed(subscription, call, Interrupted())
-
         if subscription.is_async:
             return Coroutines(
-                lambda call: handling.handle_async(subscription, call, self.worker, transactions),
-                failed,
+                lambda call, post: handling.handle_async(subscription, call, self.worker, transactions, post),
                 self._done,
                 self._give_up,
                 watchdog,
@@ -182,8 +184,7 @@ class Consumer:
             )
         return Threads(
             subscription.concurrency,
-            lambda call: handling.handle(subscription, call, self.worker, transactions),
-            failed,
+            lambda call, post: handling.handle(subscription, call, self.worker, transactions, post),
             self._done,
             self._give_up,
             watchdog,
@@ -243,25 +244,35 @@ class Consumer:
     async def _rest(self) -> None:
         """Nothing there: poll fast for a moment, then doze until the alarm rings or it is time for a slow poll."""
         quiet = time.monotonic() - self._last_message
-        if quiet < _LINGER:
+        if quiet < _LINGER or await self._has_more():
             await asyncio.sleep(_LINGER_POLL)
             return
         self._dozing = True
         if await self._alarm.doze(self):
             return  # to pull once more
         longest = _SLOW_POLL if self._alarm.listening else _DEAF_POLL
-        try:
-            await asyncio.wait_for(self.rung.wait(), min(quiet / 8, longest * self._chance.uniform(0.8, 1)))
+        try:  # not wait_for: in Python 3.11 it may swallow a cancellation
+            async with asyncio.timeout(min(quiet / 8, longest * self._chance.uniform(0.8, 1))):
+                await self.rung.wait()
         except TimeoutError:
             return
         self.rung.clear()
         self._last_message = time.monotonic()
+
+    async def _has_more(self) -> bool:
+        """A pull that only parked messages returned none, and yet there may be more behind them."""
+        if self.subscription.on_failure != "park":
+            return False
+        with suppress(*AWAY):
+            return await self._database.run(operations.has_more(self.name))
+        return False
 
     def _dispatch(self) -> None:
         while self._idle_runners and self._waiting:
             size = min(self._pace.chunk, -(-len(self._waiting) // self._idle_runners))
             chunk = chunks.cut(self._waiting, self.subscription, size)
             self._idle_runners -= 1
+            self._under_way.add(chunk)
             self._running += chunk.size
             self._still.clear()
             self._runner.start(chunk)
@@ -269,6 +280,7 @@ class Consumer:
     def _done(self, chunk: Chunk) -> None:
         if chunk.given_up:
             return  # it came to its end after all; its worker is on its way out
+        self._under_way.discard(chunk)
         self._idle_runners += 1
         self._running -= chunk.size
         if chunk.results:
@@ -283,7 +295,10 @@ class Consumer:
 
     def _give_up(self, chunk: Chunk, call: Call) -> None:
         """A handler goes on beyond its limit: settle what else there is, as far as it can be known."""
+        if chunk not in self._under_way or chunk.current is not call:
+            return  # it ended while we were being told
         chunk.given_up = True
+        self._under_way.discard(chunk)
         self._running -= chunk.size
         for message, error in [*chunk.results, *zip(call.messages, self._stuck_outcomes(call), strict=True)]:
             self._close(message, error)
@@ -305,6 +320,7 @@ class Consumer:
             for message, error in chunk.results:
                 self._close(message, error)
             if blocking:
+                self.stuck.set()
                 for message, stuck in zip(blocking.messages, self._stuck_outcomes(blocking), strict=True):
                     self._close(message, stuck)
         while settlement := self._ledger.next(parts=True):
@@ -324,7 +340,7 @@ class Consumer:
             if self._ledger.settled(lease, message.offset):
                 self._forget({lease})
         elif isinstance(error, LeaseLost):
-            self._ledger.drop(lease)
+            self._lose(lease)
             self._forget({lease})
             self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, error)
         else:
@@ -366,6 +382,7 @@ class Consumer:
             await self._database.persist(lambda: operations.settle(worker, settlement, durable=False))
         except LeaseLost as error:
             if len(settlement.leases) == 1:
+                self._lose(settlement.leases[0])
                 log(
                     logging.WARNING, "lease lost", subscription=self.name, lease=settlement.leases[0], reason=str(error)
                 )
@@ -375,6 +392,13 @@ class Consumer:
         finally:
             self._settling.difference_update(settlement.leases)
             self._forget(settlement.leases)
+
+    def _lose(self, lease: int) -> None:
+        """It is in other hands: begin with none of its messages any more."""
+        self._ledger.drop(lease)
+        self._waiting = deque(message for message in self._waiting if message.lease_id != lease)
+        for chunk in self._under_way:
+            chunk.lose(lease)
 
     def _forget(self, leases: Iterable[int]) -> None:
         """They are settled. If one was a redelivery, or of an ordered partition, others wait for it: look at once."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
+import psycopg.conninfo
 import psycopg_pool
 import sqlalchemy
 
@@ -38,6 +39,15 @@ def libpq_url(url: str) -> str:
         raise InvalidDeclaration(
             "the database's URL is not one of Postgres: it looks like postgresql://user:password@host:5432/database"
         )
+    if rest.count("@") > 1:
+        raise InvalidDeclaration("the database's URL has more than one @: one in the user or the password is %40")
+    try:
+        psycopg.conninfo.conninfo_to_dict(f"postgresql://{rest}")
+    except psycopg.ProgrammingError:  # its text may show the password
+        raise InvalidDeclaration(
+            "the database's URL can't be read: it looks like postgresql://user:password@host:5432/database, "
+            "and a % in it must be %25"
+        ) from None
     return f"postgresql://{rest}"
 
 

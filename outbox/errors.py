@@ -10,6 +10,7 @@ OutboxError
 ├── LeaseLost
 ├── WorkerLost
 ├── TimeLimitExceeded
+├── InvalidOutcome
 ├── HandlerStuck
 ├── NotOwnTransaction
 └── CursorBeyondLog
@@ -67,6 +68,10 @@ class WorkerLost(OutboxError):
 
 class TimeLimitExceeded(OutboxError):
     """Raised when a handler ran longer than its subscription's time limit; its effects roll back."""
+
+
+class InvalidOutcome(OutboxError, TypeError):
+    """Raised when a handler returns what says nothing of its messages: none of them is done then."""
 
 
 class HandlerStuck(OutboxError):

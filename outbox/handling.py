@@ -7,15 +7,17 @@ import inspect
 import os
 import random
 import traceback
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from outbox import logs, operations
 from outbox.chunks import Call, Deferred, is_final
 from outbox.connection import run, run_async
-from outbox.errors import LeaseLost, TimeLimitExceeded
+from outbox.errors import InvalidOutcome, LeaseLost, OutboxError, TimeLimitExceeded
 from outbox.logs import redact
-from outbox.model import Message, Reject, Retry
+from outbox.model import Ack, Message, Reject, Retry
 from outbox.operations import Failure, Settlement, ranges
+from outbox.posts import Interrupted, Post
 from outbox.subscription import Subscription
 from outbox.transactions import NotBegun, Transactions
 
@@ -29,35 +31,34 @@ _SHORTLY = 1.0
 Outcomes = list[Exception | None]
 
 
-class Interrupted(BaseException):
-    """Raised in the thread of a handler that is over its time limit; no `except Exception` swallows it."""
-
-
-def handle(subscription: Subscription, call: Call, worker: int, transactions: Transactions) -> Outcomes | None:
+def handle(
+    subscription: Subscription, call: Call, worker: int, transactions: Transactions, post: Post
+) -> Outcomes | None:
     """Make a call: for each message None if it is done, else why not. None for all: they are to be tried one by one."""
     try:
         if subscription.wants is None:
-            return _talk(subscription, call.messages, {})
+            return _talk(subscription, call, {}, post)
         kind, parameter = subscription.wants
         with transactions.open(kind) as transaction:
-            outcomes = _talk(subscription, call.messages, {parameter: transaction})
+            post.connection = transactions.driver_connection(transaction)
+            outcomes = _talk(subscription, call, {parameter: transaction}, post)
             if settlement := _settlement(subscription, call, outcomes):
                 run(operations.settle(worker, settlement, durable=True), transaction)
         return outcomes
     except BaseException as error:  # whatever it is, the thread goes on with the next message
-        return failed(subscription, call, error)
+        return failed(subscription, call, Interrupted() if post.interrupted else error)
 
 
 async def handle_async(
-    subscription: Subscription, call: Call, worker: int, transactions: Transactions
+    subscription: Subscription, call: Call, worker: int, transactions: Transactions, post: Post
 ) -> Outcomes | None:
     """Make a call with coroutines; returns as `handle` does."""
     try:
         if subscription.wants is None:
-            return await _talk_async(subscription, call.messages, {})
+            return await _talk_async(subscription, call, {}, post)
         kind, parameter = subscription.wants
         async with transactions.open_async(kind) as transaction:
-            outcomes = await _talk_async(subscription, call.messages, {parameter: transaction})
+            outcomes = await _talk_async(subscription, call, {parameter: transaction}, post)
             if settlement := _settlement(subscription, call, outcomes):
                 await run_async(operations.settle(worker, settlement, durable=True), transaction)
         return outcomes
@@ -65,7 +66,7 @@ async def handle_async(
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # it is we who are cancelled, and not something that the handler waited for
-        return failed(subscription, call, error)
+        return failed(subscription, call, Interrupted() if post.interrupted else error)
 
 
 def failed(subscription: Subscription, call: Call, error: BaseException) -> Outcomes | None:
@@ -82,20 +83,40 @@ def _as_exception(subscription: Subscription, error: BaseException) -> Exception
     return error if isinstance(error, Exception) else RuntimeError(f"the handler raised {error!r}")
 
 
-def _talk(subscription: Subscription, messages: list[Message], given: dict[str, Any]) -> Outcomes:
-    if subscription.takes_list:
-        return _outcomes(messages, subscription.handler(messages, **given))
-    for message in messages:
-        _check(subscription.handler(message, **given))
-    return [None] * len(messages)
+def _talk(subscription: Subscription, call: Call, given: dict[str, Any], post: Post) -> Outcomes:
+    """Call the handler; here and nowhere else it can be interrupted. It gets a list of its own: it may empty it."""
+    try:
+        try:
+            post.begin()
+            if subscription.takes_list:
+                return _outcomes(call.messages, subscription.handler(list(call.messages), **given))
+            for message in call.messages:
+                _check(subscription.handler(message, **given))
+            return [None] * len(call.messages)
+        finally:
+            post.end()
+    except Interrupted:
+        post.end()  # it may have struck in the first
+        raise
 
 
-async def _talk_async(subscription: Subscription, messages: list[Message], given: dict[str, Any]) -> Outcomes:
-    if subscription.takes_list:
-        return _outcomes(messages, await subscription.handler(messages, **given))
-    for message in messages:
-        _check(await subscription.handler(message, **given))
-    return [None] * len(messages)
+async def _talk_async(subscription: Subscription, call: Call, given: dict[str, Any], post: Post) -> Outcomes:
+    post.begin()
+    try:
+        if subscription.takes_list:
+            return _outcomes(call.messages, await subscription.handler(list(call.messages), **given))
+        for message in call.messages:
+            _check(await subscription.handler(message, **given))
+        return [None] * len(call.messages)
+    except asyncio.CancelledError:
+        if post.interrupted:
+            raise Interrupted from None
+        raise
+    finally:
+        post.end()
+        task = asyncio.current_task()
+        if post.interrupted and task is not None and task.cancelling():
+            task.uncancel()
 
 
 def failure_of(
@@ -121,10 +142,13 @@ def _reason(subscription: Subscription, error: Exception) -> str:
 
 
 def cause_of(error: Exception) -> str:
-    """What a log says of an error: its class and where it was raised, and its text only if that was asked for."""
-    described, trace = describe(error), traceback.extract_tb(error.__traceback__)
-    where = f" at {os.path.basename(trace[-1].filename)}:{trace[-1].lineno}" if trace else ""
-    return f"{described['class']}{where}" + (f": {described['text']}" if logs.error_texts else "")
+    """What a log says of an error: its class, where it was raised, and its text only if it is ours or was asked for."""
+    described, frames = describe(error), traceback.extract_tb(error.__traceback__)
+    where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    if frames and os.path.dirname(frames[-1].filename) == os.path.dirname(__file__):
+        where = ""  # it was returned, or is our own
+    text = f": {described['text']}" if logs.error_texts or isinstance(error, OutboxError) else ""
+    return described["class"] + where + text
 
 
 def describe(error: Exception) -> dict[str, str]:
@@ -158,29 +182,38 @@ def _settlement(subscription: Subscription, call: Call, outcomes: Outcomes) -> S
 def _outcomes(messages: list[Message], returned: Any) -> Outcomes:
     """What a handler of many messages says of each of them: nothing is an ack."""
     if not isinstance(returned, list | tuple):
+        if isinstance(returned, Iterator | Mapping | Set):
+            raise InvalidOutcome(f"the handler returned a {type(returned).__name__}: a list says what became of each")
         _check(returned)
         return [None] * len(messages)
     if len(returned) != len(messages):
-        raise TypeError(f"the handler got {len(messages)} messages and returned {len(returned)} outcomes")
+        raise InvalidOutcome(f"the handler got {len(messages)} messages and returned {len(returned)} outcomes")
     return [_outcome(one) for one in returned]
 
 
 def _outcome(returned: Any) -> Exception | None:
+    if not (
+        returned is None
+        or isinstance(returned, Ack | BaseException)
+        or any(returned is kind for kind in (Ack, Retry, Reject))
+    ):
+        kind = type(returned).__name__
+        raise InvalidOutcome(f"an outcome is None, Ack, Retry or Reject; the handler returned a {kind}")
     try:
         _check(returned)
-    except (Retry, Reject) as error:
+    except Exception as error:  # what asyncio.gather returns of a call that raised, too
         return error
     return None
 
 
 def _check(outcome: Any) -> None:
-    """A returned Retry or Reject is as good as a raised one; Ack, None and other values mean done."""
-    if isinstance(outcome, Retry | Reject):
-        raise outcome
+    """A returned Retry, Reject or other exception is as good as a raised one; Ack, None and other values mean done."""
+    if isinstance(outcome, BaseException):
+        raise outcome if isinstance(outcome, Exception) else RuntimeError(f"the handler returned {outcome!r}")
     if outcome is Retry or outcome is Reject:
         raise outcome()
     if inspect.isawaitable(outcome) or inspect.isgenerator(outcome) or inspect.isasyncgen(outcome):
-        raise TypeError(
+        raise InvalidOutcome(
             f"the handler returned a {type(outcome).__name__} that nobody runs: "
             "a coroutine function under a decorator must stay one (async def wrapper)"
         )

@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, overload
 
+import psycopg
+from psycopg.pq import TransactionStatus
+
 from outbox import connection as connections
 from outbox import operations
 from outbox.client import AsyncTransaction
-from outbox.errors import SchemaOutdated
+from outbox.errors import InvalidDeclaration, SchemaOutdated
 from outbox.operations import Operation
 
 
@@ -39,12 +42,22 @@ def once(
         consumer: who does it; each consumer has its own keys.
         key: names the effect, not the thing that it is about: "refund-81", not "order-4711". `str(message.id)` says
             "this message", and does not see that a publisher said the same twice.
-        remembered: for how long, 1 second to 30 days. A message that comes later than that is done again.
+        remembered: for how long, 1 second to 28 days. A message that comes later than that is done again.
 
     Raises:
-        InvalidDeclaration: it can't be remembered for so long.
+        InvalidDeclaration: it can't be remembered for so long, or the connection is in no transaction.
         SchemaOutdated: the database has no inbox: run `outbox migrate --inbox`.
     """
+    for what, value in ("consumer", consumer), ("key", key):
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidDeclaration(f"once got {value!r} as its {what}: it must be a text that names something")
+    if isinstance(connection, psycopg.Connection | psycopg.AsyncConnection) and (
+        connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE
+    ):
+        raise InvalidDeclaration(
+            "once needs a transaction, and this connection commits each statement: the mark and the effect must be one "
+            "commit, so begin one (with connection.transaction())"
+        )
     operation = operations.once(consumer, key, remembered)
     if connections.is_async(connection):
         return _run_async(operation, connection)

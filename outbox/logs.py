@@ -14,15 +14,17 @@ _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 
 #: Passwords in URLs, in libpq's connection strings, and in headers.
 _SECRET = re.compile(
-    r"(?<=://)(?P<user>[^\s:/@]*):[^\s/@]+(?=@)|(?P<name>\b(?:password|passwd|pwd|secret|token|api_?key|authorization)"
-    r"['\"]?\s*[=:]\s*(?:bearer\s+|basic\s+)?)['\"]?[^\s'\",;&]+",
+    r"""(?<=://)(?P<user>[^\s:/@]*):[^\s]+?(?=@[^\s@]*(?:[\s'"]|$))"""
+    r"""|(?P<header>\bauthorization['"]?\s*[=:]\s*).+"""
+    r"""|(?P<name>[\w-]*(?:password|passwd|pwd|secret|token|api_?key)[\w-]*['"]?\s*[=:]\s*)"""
+    r"""(?:'[^']*'|"[^"]*"|[^\s'",;&]+)""",
     re.IGNORECASE,
 )
 
 
 def redact(text: str) -> str:
     """Take out what looks like a password, wherever it came from."""
-    return _SECRET.sub(lambda found: f"{found['name'] or (found['user'] + ':')}***", text)
+    return _SECRET.sub(lambda found: f"{found['name'] or found['header'] or (found['user'] + ':')}***", text)
 
 
 def log(level: int, event: str, /, **fields: Any) -> None:

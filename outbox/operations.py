@@ -238,6 +238,11 @@ def rotate() -> Operation[list[SlotDue]]:
     return [SlotDue(*row) for row in rows]
 
 
+def has_more(subscription: str) -> Operation[bool]:
+    rows = yield Statement("SELECT outbox.has_more(%s)", (subscription,))
+    return bool(rows[0][0])
+
+
 def mend_lanes() -> Operation[int]:
     rows = yield Statement("SELECT outbox.mend_lanes()")
     return int(rows[0][0])

@@ -56,6 +56,8 @@ def encode(
         check_key("the key", key, limits)
     if idempotency_key is not None:
         check_key("the idempotency key", idempotency_key, limits)
+        if not idempotency_key.strip():
+            raise InvalidMessage("the idempotency key is blank: it would make all that are blank one message")
     if isinstance(value, bytes | bytearray | memoryview):
         headers = {"content-type": content_type or "application/octet-stream", **(headers or {})}
         body, json = bytes(value), None

@@ -41,7 +41,7 @@ class Ledger:
     def close(self, lease: int, offset: int, failure: Failure | None) -> None:
         """Note that a message is done, or failed. A lease that was dropped is passed over."""
         known = self._leases.get(lease)
-        if known is None:
+        if known is None or offset not in known.open:
             return
         known.open.discard(offset)
         known.closed.append(offset)

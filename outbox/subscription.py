@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import typing
@@ -65,7 +66,7 @@ class Subscription:
     @property
     def is_async(self) -> bool:
         """Is the handler a coroutine function?"""
-        return inspect.iscoroutinefunction(self.handler)
+        return _is_async(self.handler)
 
 
 def declare(
@@ -83,6 +84,7 @@ def declare(
     time_limit: timedelta | None,
 ) -> Subscription:
     """Check a handler and its settings. Raises InvalidDeclaration, which says what does not fit."""
+    _check_types(name, patterns, concurrency, prefetch, batch, retries, time_limit)
     if not _NAME.fullmatch(name) or len(name) > 255:
         raise InvalidDeclaration(f"{name!r} is not a subscription name: letters, digits, _, - and . only, 255 at most")
     if bad := [pattern for pattern in patterns if not _PATTERN.fullmatch(pattern)]:
@@ -107,6 +109,8 @@ def declare(
     batch = (100 if takes_list else 1) if batch is None else batch
     _check_order(name, guarantee, on_failure)
     _check_batch(name, batch, prefetch, takes_list, wants)
+    if guarantee == "at-most-once" and batch > 1 and not takes_list:
+        raise InvalidDeclaration(f"subscription {name!r}: at-most-once tries nothing again, so messages share nothing")
     if guarantee == "exactly-once" and wants is None:
         raise InvalidDeclaration(
             f"subscription {name!r} is exactly-once, so its handler must take the transaction of its effects: "
@@ -129,13 +133,26 @@ def declare(
     )
 
 
+def _check_types(
+    name: str, patterns: tuple[Any, ...], concurrency: Any, prefetch: Any, batch: Any, retries: Any, time_limit: Any
+) -> None:
+    kinds: list[tuple[str, Any, type]] = [("concurrency", concurrency, int), ("prefetch", prefetch, int)]
+    kinds += [("batch", batch, int), ("retries", retries, Retries), ("time_limit", time_limit, timedelta)]
+    kinds += [("a topic", pattern, str) for pattern in patterns]
+    for what, value, kind in kinds:
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise InvalidDeclaration(f"subscription {name!r}: {what} is {value!r}, it must be a {kind.__name__}")
+    if max(concurrency, prefetch or 0) > 100_000:
+        raise InvalidDeclaration(f"subscription {name!r}: concurrency and prefetch are 100,000 at most")
+
+
 def _check_order(name: str, guarantee: Guarantee, on_failure: OnFailure | None) -> None:
     if on_failure is None:
         return
     if on_failure not in typing.get_args(OnFailure):
         raise InvalidDeclaration(f"on_failure {on_failure!r} is not one of {', '.join(typing.get_args(OnFailure))}")
     if guarantee == "at-most-once":
-        raise InvalidDeclaration(f"subscription {name!r}: order needs leases, and at-most-once has none")
+        raise InvalidDeclaration(f"subscription {name!r}: order needs leases: not at-most-once, but at-least-once")
 
 
 def _check_batch(name: str, batch: int, prefetch: int | None, takes_list: bool, wants: tuple[Any, str] | None) -> None:
@@ -152,15 +169,24 @@ def _check_batch(name: str, batch: int, prefetch: int | None, takes_list: bool, 
 
 def _wanted(name: str, handler: Handler) -> tuple[bool, tuple[Any, str] | None]:
     """Does the handler take a list? And the second parameter's type, if it has one that we can provide."""
-    function = handler if inspect.isroutine(handler) else handler.__call__  # type: ignore[operator]  # an object
+    function: Any = handler
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = function if inspect.isroutine(function) else function.__call__  # an object
     try:
         hints = typing.get_type_hints(function)
-    except NameError as error:
+    except (NameError, AttributeError) as error:
         raise InvalidDeclaration(f"an annotation of the handler of {name!r} can't be resolved: {error}") from error
     parameters = list(inspect.signature(handler).parameters.values())
     if not parameters:
         raise InvalidDeclaration(f"the handler of subscription {name!r} takes no parameter: it gets the message")
     extra = [p for p in parameters[1:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise InvalidDeclaration(f"the handler of subscription {name!r} must take the message as its first parameter")
+    if optional := [p.name for p in parameters[1:] if p.default is not p.empty and hints.get(p.name) in _WANTED]:
+        raise InvalidDeclaration(
+            f"the handler of subscription {name!r} takes {optional[0]} with a default: it is given if it has none"
+        )
     first = hints.get(parameters[0].name)
     takes_list = first is list or typing.get_origin(first) in (list, abc.Sequence)
     if first is not None and not takes_list and first not in (Message, Any):
@@ -177,7 +203,17 @@ def _wanted(name: str, handler: Handler) -> tuple[bool, tuple[Any, str] | None]:
             f"the handler of subscription {name!r} takes {', '.join(p.name for p in extra)}: beside the message it can "
             "take one parameter, annotated with sqlalchemy.orm.Session, psycopg.Connection or their async kinds"
         )
-    if _WANTED[kind] != inspect.iscoroutinefunction(handler):
+    if extra[0].kind is inspect.Parameter.POSITIONAL_ONLY:
+        raise InvalidDeclaration(
+            f"the handler of subscription {name!r} takes {extra[0].name} by position only: it is given by name"
+        )
+    if _WANTED[kind] != _is_async(handler):
         colour = "sync" if _WANTED[kind] else "async"
         raise InvalidDeclaration(f"the handler of subscription {name!r} is {colour} but asks for {kind.__name__}")
     return takes_list, (kind, extra[0].name)
+
+
+def _is_async(handler: Handler) -> bool:
+    """Is it a coroutine function, or an object that is called as one?"""
+    called = getattr(type(handler), "__call__", None)  # noqa: B004  # is it async, not is it callable
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called)

@@ -55,7 +55,8 @@ class Supervisor:
                 return code
             wait = _FIRST_WAIT if age > _WELL else wait
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._stop.wait()
             wait = min(2 * wait, _LONGEST_WAIT)
         return 0
 

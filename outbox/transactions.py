@@ -106,6 +106,15 @@ class Transactions:
                 yield connection
                 _refuse_failed(connection)
 
+    def driver_connection(self, transaction: Any) -> psycopg.Connection[Any] | None:
+        """The connection of an open sync transaction, whose query can be cancelled from another thread."""
+        found = (
+            transaction.connection().connection.driver_connection
+            if isinstance(transaction, orm.Session)
+            else transaction
+        )
+        return found if isinstance(found, psycopg.Connection) else None
+
     @asynccontextmanager
     async def open_async(self, kind: Any) -> AsyncIterator[Any]:
         """Open an `AsyncSession` or a `psycopg.AsyncConnection` with its transaction begun. Raises as `open` does."""

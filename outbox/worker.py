@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
@@ -88,6 +89,8 @@ class Worker:
         self._consumers: list[Consumer] = []
         self._error: BaseException | None = None
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
+        #: Did somebody ask us to stop, or do we only end to be replaced?
+        self._asked = False
 
     async def run(self) -> None:
         """Run until `stop`, SIGTERM or SIGINT.
@@ -98,16 +101,18 @@ class Worker:
         """
         self._handle_signals()
         await self._database.open()
+        watching = asyncio.create_task(self._watch_supervisor())
         try:
             if await self._unless_stopped(self._start()):
                 await self._work_until_stopped()
         finally:
+            watching.cancel()
             if self._watchdog:
                 self._watchdog.stop()
             await self._transactions.close()
             await self._alarm.close()
             await self._database.close()
-        if self._error is not None:
+        if self._error is not None and not (isinstance(self._error, HandlerStuck) and self._asked):
             raise self._error
 
     async def _unless_stopped(self, starting: Coroutine[Any, Any, None]) -> bool:
@@ -136,7 +141,8 @@ class Worker:
 
     def stop(self) -> None:
         """Ask the worker to stop; ask again to stop without waiting for handlers."""
-        (self._stop_now if self._stop.is_set() else self._stop).set()
+        (self._stop_now if self._asked else self._stop).set()
+        self._asked = True
 
     def _stop_on_error(self, task: asyncio.Task[None]) -> None:
         """An error that no loop expected ends the worker in good order; `run` raises it."""
@@ -150,8 +156,9 @@ class Worker:
             await self._declare(subscription)
         await self._transactions.start()
         self.id = await self._register()
+        self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(
-            asyncio.get_running_loop().call_soon_threadsafe, self._timeout.total_seconds(), self._replace_from_outside
+            self._loop.call_soon_threadsafe, self._timeout.total_seconds(), self._replace_from_outside
         )
         self._consumers = [
             Consumer(subscription, self._database, self._alarm, self._transactions, self._watchdog, self.id)
@@ -196,7 +203,7 @@ class Worker:
                     break
 
     def _watches(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._watch_supervisor(), *(self._watch_handlers(consumer) for consumer in self._consumers)]
+        return [self._watch_handlers(consumer) for consumer in self._consumers]
 
     async def _watch_handlers(self, consumer: Consumer) -> None:
         """End in good order, but for the handler that can't be stopped."""
@@ -210,6 +217,7 @@ class Worker:
     def _replace_from_outside(self) -> None:
         """The event loop stands still: settle what is finished, give the rest back, start anew. In another thread."""
         if self._replace is None:
+            log(logging.CRITICAL, "the event loop stands still: others take over", worker=self.id)
             return
         try:
             with psycopg.connect(self._url, autocommit=True, **options()) as connection:
@@ -217,10 +225,23 @@ class Worker:
                 for consumer in self._consumers:
                     for settlement in consumer.close_from_outside():
                         connections.run(operations.settle(self.id, settlement, durable=True), connection)
-                connections.run(operations.retire(self.id), connection)
+                if any(consumer.stuck.is_set() for consumer in self._consumers):
+                    connections.run(operations.retire(self.id), connection)
+                else:  # nobody knows whose fault it is: as if we had died, so that the guilty one is found
+                    connections.run(operations.recover_named(self.name), connection)
         except Exception as error:  # then others find it dead
-            log(logging.ERROR, "could not give back what it held", worker=self.id, reason=repr(error))
+            log(logging.ERROR, "could not give back what it held", worker=self.id, reason=type(error).__name__)
+        log(logging.CRITICAL, "the event loop stands still: the worker is replaced", worker=self.id)
+        if self._asked or self._is_signalled():
+            os._exit(0)
         self._replace()
+
+    def _is_signalled(self) -> bool:
+        """Does a signal wait for the event loop that stands still? It lies in the pipe by which the loop is woken."""
+        with suppress(AttributeError, OSError):
+            waiting = self._loop._ssock.recv(65536, socket.MSG_PEEK)  # type: ignore[attr-defined]
+            return signal.SIGTERM in waiting or signal.SIGINT in waiting
+        return False
 
     async def _watch_supervisor(self) -> None:
         """Processes that lost their supervisor would go on for ever, unseen."""

@@ -1,6 +1,6 @@
 -- Creates a topic, its partitions and their sequences, and a cursor at its start for every subscription that has a
 -- matching pattern, and tells the workers. Returns its id. Declaring it again the same way changes nothing, another way is
--- OB007; but deduplication_window (30 days at most; NULL: as it is, or 7 days) may change.
+-- OB007; but deduplication_window (28 days at most; NULL: as it is, or 7 days) may change.
 -- Runs in the caller's transaction; a concurrent declaration of the same topic waits for it.
 CREATE FUNCTION outbox.declare_topic(
     name text, partitions int DEFAULT 1, max_priority int DEFAULT 0, retention text DEFAULT 'standard',

@@ -10,6 +10,7 @@ AS $$
 DECLARE
     old_snapshot boolean := current_setting('transaction_isolation') <> 'read committed';
     old smallint;
+    lock bigint;
 BEGIN
     LOOP  -- whoever sees the next slot sees our lock on this one, too
         slot := outbox.key_slot(clock_timestamp());
@@ -17,12 +18,14 @@ BEGIN
         EXIT WHEN slot = outbox.key_slot(clock_timestamp());
     END LOOP;
     live := ARRAY[slot];
-    busy := '{}';  -- the oldest first: everybody writes in the same order
-    FOR back IN 1 .. least(ceil(extract(epoch FROM remembered) / 172800)::int, 15) LOOP
-        old := (slot + 16 - back) % 16;
+    busy := '{}';  -- in the order of the ring: everybody writes in the same
+    FOR back IN -1 .. least(ceil(extract(epoch FROM remembered) / 172800)::int, 15) LOOP
+        CONTINUE WHEN back = 0;
+        old := (slot + 16 - back) % 16;  -- the one after this, too: the clock may have been set back
         live := live || old;
-        IF pg_try_advisory_lock(outbox.slot_lock(ring, old)) THEN
-            PERFORM pg_advisory_unlock(outbox.slot_lock(ring, old));
+        lock := outbox.slot_lock(ring, old);
+        -- in one expression: a cancelled statement must not leave the lock behind
+        IF (CASE WHEN pg_try_advisory_lock(lock) THEN pg_advisory_unlock(lock) ELSE false END) THEN
             CONTINUE WHEN NOT old_snapshot;
         END IF;
         busy := old || busy;

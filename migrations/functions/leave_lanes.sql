@@ -11,6 +11,10 @@ BEGIN
     END IF;
     PERFORM outbox.take_turns(subscription_ids, partition_ids);
     FOR one IN SELECT DISTINCT u.* FROM unnest(subscription_ids, partition_ids, lanes) AS u (subscription_id, partition_id, lane) LOOP
+        CONTINUE WHEN EXISTS (  -- another of the lane is due, or being tried
+            SELECT FROM outbox.redelivery r
+            WHERE r.subscription_id = one.subscription_id AND r.partition_id = one.partition_id AND r.lane = one.lane
+              AND r.due_at <> 'infinity');
         UPDATE outbox.redelivery r SET due_at = clock_timestamp()
         WHERE r.due_at = 'infinity' AND r.ctid = (
             SELECT first.ctid FROM outbox.redelivery first

@@ -6,7 +6,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     publishing text[] := '{schema_version,publish,publish_many,declare_topic,once}';
-    working text[] := publishing || '{register,heartbeat,pull,settle,release,retire,recover,adopt,subscribe,bind,rotate,mend_lanes,wake_lock}';
+    working text[] := publishing || '{register,heartbeat,pull,settle,release,retire,recover,adopt,subscribe,bind,rotate,mend_lanes,has_more,wake_lock}';
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants}';
     administering text[] := working || watching || '{seek,redrive,rotate_keys}';
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
@@ -33,6 +33,8 @@ BEGIN
                  ('deduplication', '{slot,expires_at}'),
                  ('inbox', '{slot,expires_at}')) AS t (name, columns)
     UNION ALL
-    SELECT 'outbox_admin', 'TABLE', c.oid::regclass::text, 'SELECT, INSERT, UPDATE, DELETE', NULL
+    SELECT 'outbox_admin', 'TABLE', c.oid::regclass::text,
+           CASE WHEN c.relname IN ('dead_letter', 'redelivery', 'subscription', 'binding', 'cursor', 'worker')
+                THEN 'SELECT, DELETE' ELSE 'SELECT' END, NULL
     FROM pg_class c WHERE c.relnamespace = 'outbox'::regnamespace AND c.relkind IN ('r', 'p', 'v');
 END $$;

@@ -1,4 +1,4 @@
--- Is this the first time that a consumer does what "key" names? True once in "remembered" (30 days at most), if the caller's
+-- Is this the first time that a consumer does what "key" names? True once in "remembered" (28 days at most), if the caller's
 -- transaction commits; false ever after. A concurrent call with the same key waits for the other transaction to end. Call it
 -- in the transaction of the effect.
 CREATE OR REPLACE FUNCTION outbox.once(consumer text, key text, remembered interval DEFAULT '7 days') RETURNS boolean
@@ -12,8 +12,8 @@ DECLARE
     writing smallint;
     first boolean := true;
 BEGIN
-    IF once.consumer IS NULL OR once.key IS NULL OR remembered NOT BETWEEN interval '1 second' AND interval '30 days' THEN
-        RAISE EXCEPTION 'once needs a consumer, a key, and to remember it for 1 second to 30 days' USING ERRCODE = 'OB007';
+    IF once.consumer IS NULL OR once.key IS NULL OR remembered NOT BETWEEN interval '1 second' AND interval '28 days' THEN
+        RAISE EXCEPTION 'once needs a consumer, a key, and to remember it for 1 second to 28 days' USING ERRCODE = 'OB007';
     END IF;
     SELECT * INTO kept FROM outbox.enter_slot(1, remembered);
     PERFORM FROM outbox.inbox i

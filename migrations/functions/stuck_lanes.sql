@@ -1,4 +1,4 @@
--- The first messages of lanes that wait although nobody is before them. It reads a row a lane. Without the lane, which may be a
+-- The first messages of lanes of which all wait, and none is due or being tried. It reads a row a lane, and those that wait. Without the lane, which may be a
 -- key. See mend_lanes.
 CREATE FUNCTION outbox.stuck_lanes() RETURNS TABLE (subscription_id int, partition_id int, "offset" bigint)
 LANGUAGE sql STABLE
@@ -15,5 +15,9 @@ WITH RECURSIVE first AS (
         ORDER BY r.subscription_id, r.partition_id, r.lane, r."offset" LIMIT 1
     ) AS next
 )
-SELECT subscription_id, partition_id, "offset" FROM first WHERE due_at = 'infinity'
+SELECT f.subscription_id, f.partition_id, f."offset" FROM first f
+WHERE f.due_at = 'infinity' AND NOT EXISTS (  -- one that came late may lie below the one that is due, or being tried
+    SELECT FROM outbox.redelivery r
+    WHERE r.subscription_id = f.subscription_id AND r.partition_id = f.partition_id AND r.lane = f.lane
+      AND r.due_at <> 'infinity')
 $$;

@@ -7,6 +7,10 @@ AS $$
 DECLARE
     holder text;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN  -- the second look must see what committed meanwhile
+        RAISE EXCEPTION 'slots are emptied at READ COMMITTED only, this transaction is %',
+            upper(current_setting('transaction_isolation')) USING ERRCODE = 'OB002';
+    END IF;
     EXECUTE held_by INTO holder;
     IF holder IS NOT NULL THEN
         RETURN holder;

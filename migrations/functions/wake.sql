@@ -4,9 +4,12 @@
 CREATE FUNCTION outbox.wake(topic_id int) RETURNS void
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    lock bigint := outbox.wake_lock(topic_id);
 BEGIN
-    IF pg_try_advisory_lock(outbox.wake_lock(topic_id)) THEN
-        PERFORM pg_advisory_unlock(outbox.wake_lock(topic_id));
+    -- in one expression: a cancelled statement must not leave the lock behind
+    IF (CASE WHEN pg_try_advisory_lock(lock) THEN pg_advisory_unlock(lock) ELSE false END) THEN
+        RETURN;
     ELSIF current_setting('outbox.notify', true) IS DISTINCT FROM 'off' THEN
         PERFORM pg_notify('outbox', topic_id::text);
     END IF;

@@ -7,7 +7,7 @@ CREATE TABLE outbox.topic (
     max_priority smallint NOT NULL CHECK (max_priority BETWEEN 0 AND 9),
     retention text NOT NULL REFERENCES outbox.retention (name),
     deduplication_window interval NOT NULL DEFAULT interval '7 days'
-        CHECK (deduplication_window BETWEEN interval '1 second' AND interval '30 days'),
+        CHECK (deduplication_window BETWEEN interval '1 second' AND interval '28 days'),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 

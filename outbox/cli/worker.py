@@ -6,17 +6,21 @@ import asyncio
 import importlib
 import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, NoReturn
 
 import typer
 
 from outbox import logs
-from outbox.cli.options import DatabaseUrl, usage
+from outbox.cli.options import DatabaseUrl, complain, usage
 from outbox.client import Outbox
-from outbox.errors import HandlerStuck
+from outbox.errors import HandlerStuck, OutboxError
 from outbox.supervisor import Supervisor
 from outbox.worker import Worker
+
+#: As we were started: an application may change both.
+_ENVIRONMENT, _FOLDER = dict(os.environ), os.getcwd()
 
 
 def worker(
@@ -71,18 +75,41 @@ async def _run(one: Worker) -> None:
         await one.run()
     except HandlerStuck:
         _start_anew()
+    except OutboxError as error:
+        if not await _is_quiet():
+            complain(str(error))
+            _leave(1)
+        raise
+    if not await _is_quiet():
+        _leave(0)
+
+
+async def _is_quiet() -> bool:
+    """Has everybody come to an end, a moment after we have?"""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
     if left and (await asyncio.wait(left, timeout=1))[1]:
-        sys.stderr.flush()
-        os._exit(0)
+        return False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.get_running_loop().shutdown_default_executor()
+            return True
+    return False
+
+
+def _leave(code: int) -> NoReturn:
+    """End now, whatever threads are still at."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _start_anew() -> NoReturn:
     """Replace this process by a new one with the same command: the same pid, and none of its threads."""
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.chdir(_FOLDER)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], _ENVIRONMENT)
 
 
 def load(path: str) -> Outbox:

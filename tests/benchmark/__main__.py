@@ -62,6 +62,12 @@ class Bench:
             self.app.publish(outbox, "bench", ORDER, key="7")
             outbox.commit()
 
+        def with_a_key() -> None:
+            outbox.execute("INSERT INTO orders (body) VALUES (%s)", (self.payload,))
+            key = str(time.monotonic_ns())
+            self.app.publish(outbox, "bench", ORDER, key="7", idempotency_key=key)
+            outbox.commit()
+
         def with_insert() -> None:
             outbox.execute("INSERT INTO orders (body) VALUES (%s)", (self.payload,))
             outbox.execute("INSERT INTO plain (key, payload) VALUES (%s, %s)", ("7", json.dumps(ORDER)))
@@ -71,7 +77,12 @@ class Bench:
             outbox.execute("INSERT INTO orders (body) VALUES (%s)", (self.payload,))
             outbox.commit()
 
-        kinds = {"publish": with_publish, "a plain INSERT": with_insert, "nothing more": order_only}
+        kinds = {
+            "publish": with_publish,
+            "publish, idempotent": with_a_key,
+            "a plain INSERT": with_insert,
+            "nothing more": order_only,
+        }
         times: dict[str, list[float]] = {name: [] for name in kinds}
         for _ in range(transactions):
             for name, call in kinds.items():
@@ -130,6 +141,57 @@ class Bench:
         assert self._one("SELECT sum(lag) FROM outbox.lag WHERE topic = %s", topic) == 0
         assert self._one("SELECT count(*) FROM outbox.lease") == 0
         return time.perf_counter() - began[0]
+
+    def effects(self, messages: int = 5_000) -> dict[str, float]:
+        """Seconds for 5,000 effects, a row each, in the transactions that settle their messages."""
+        self.db.execute("DROP TABLE IF EXISTS effect; CREATE TABLE effect (id int); TRUNCATE plain")
+        kinds: dict[str, dict[str, Any]] = {
+            "exactly-once, one a transaction": {},
+            "exactly-once, batch=100": {"batch": 100},
+            "ordered, one a transaction": {"ordered": True},
+            "ordered, batch=100": {"ordered": True, "batch": 100},
+        }
+        found = {name: self._effects_of_worker(messages, settings) for name, settings in kinds.items()}
+        self.db.execute(
+            "INSERT INTO plain (payload) SELECT %s::json FROM generate_series(1, %s)", (self.payload, messages)
+        )
+        for size in (1, 100):
+            found[f"hand-written cursor, {size} a transaction"] = timed(lambda size=size: self._hand_written(size))
+            assert self._one("SELECT count(*) FROM effect") == messages
+            self.db.execute("TRUNCATE effect")
+        return found
+
+    def _effects_of_worker(self, messages: int, settings: dict[str, Any]) -> float:
+        topic, app, began, seen = f"effects-{time.monotonic_ns()}", Outbox(), [0.0], [0]
+        with psycopg.connect(self.url) as connection:
+            self.app.publish_many(connection, topic, [ORDER] * messages)
+
+        @app.subscribe(topic, topic, guarantee="exactly-once", **settings)
+        def handle(message: Any, connection: psycopg.Connection[Any]) -> None:
+            began[0] = began[0] or time.perf_counter()
+            connection.execute("INSERT INTO effect VALUES (%s)", (message.payload["id"],))
+            seen[0] += 1
+            if seen[0] == messages:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        asyncio.run(Worker(app, self.url).run())
+        assert self._one("SELECT count(*) FROM effect") == messages
+        self.db.execute("TRUNCATE effect")
+        return time.perf_counter() - began[0]
+
+    def _hand_written(self, size: int) -> None:
+        """A cursor in a table of one row: one reader, no retries, and whatever commits late is lost."""
+        self.db.execute("DROP TABLE IF EXISTS place; CREATE TABLE place AS SELECT 0::bigint AS id")
+        with psycopg.connect(self.url) as connection:
+            while True:
+                scan = "SELECT id, payload::text FROM plain WHERE id > (SELECT id FROM place) ORDER BY id LIMIT %s"
+                rows = connection.execute(scan, (size,)).fetchall()
+                if not rows:
+                    return
+                for _, text in rows:
+                    connection.execute("INSERT INTO effect VALUES (%s)", (json.loads(text)["id"],))
+                connection.execute("UPDATE place SET id = %s", (rows[-1][0],))
+                connection.commit()
 
     def _keyset_scan(self) -> None:
         """No settlement at all: the limit of what reading can be."""
@@ -261,6 +323,8 @@ def main() -> None:
         report("Bulk publish, 1,000 a transaction", "/s", rate, "COPY into a plain table")
         rate = [{name: MESSAGES / value for name, value in bench.drain().items()} for _ in rounds]
         report("Drain 50,000, one process, no-op handler", "/s", rate, "keyset scan")
+        rate = [{name: 5_000 / value for name, value in bench.effects().items()} for _ in rounds]
+        report("5,000 effects with their settlement, one process", "/s", rate, "hand-written cursor, 1 a transaction")
         latencies = [bench.latency() for _ in rounds]
         report("Commit to handler at rest, a message every 20 ms", "ms", latencies, None)
 

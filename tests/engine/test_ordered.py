@@ -234,3 +234,61 @@ def test_a_seek_leaves_the_batch_in_flight_alone(db, worker) -> None:
 def test_order_needs_leases(db) -> None:
     with pytest.raises(psycopg.errors.CheckViolation):
         ordered(db, "park", guarantee="at-most-once")
+
+
+def test_a_late_message_of_a_lane_is_not_mended_past_the_one_in_hand(database: Database, db, worker) -> None:
+    """It lies below it, and waits at infinity as if nobody were before it."""
+    ordered(db, "park")
+    publish(db, "t", "1", "2", key="k")
+    late = database.connect()
+    publish(late, "t", "late", key="k")
+    publish(db, "t", "3", key="k")
+    fail(db, worker, pull(db, "s", worker), "1", "2", "3")
+    first = pull(db, "s", worker)
+    settle(db, worker, first)
+    second = pull(db, "s", worker)
+    settle(db, worker, second)
+    third = pull(db, "s", worker)
+    assert payloads(first + second + third) == ["1", "2", "3"]
+    late.commit()
+    assert pull(db, "s", worker) == []
+    assert value(db, "SELECT outbox.mend_lanes()") == 0
+    assert pull(db, "s", worker) == []
+    settle(db, worker, third)
+    assert payloads(pull(db, "s", worker)) == ["late"]
+
+
+CHANGES = [(None, "block"), (None, "park"), ("block", "park"), ("park", "block"), ("park", None), ("block", None)]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_what_waits_keeps_its_place_when_the_policy_changes(db, worker, before: str | None, after: str | None) -> None:
+    subscribe(db, "s", "t", on_failure=before)
+    publish(db, "t", "1", "2", key="k")
+    pulled = pull(db, "s", worker)
+    failures = [{"lease": m.lease, "offset": m.offset, "delay": 60 if m.payload == "1" else 0} for m in pulled]
+    db.execute("SELECT outbox.settle(%s, %s, NULL, %s)", (worker, [pulled[0].lease], json.dumps(failures)))
+    publish(db, "t", "3", key="k")
+    subscribe(db, "s", on_failure=after)
+    if after is None:
+        assert payloads(pull(db, "s", worker)) == ["3", "2"]
+        return
+    assert pull(db, "s", worker) == []
+    db.execute("UPDATE outbox.redelivery SET due_at = now() WHERE due_at <> 'infinity'")
+    came: list[Any] = []
+    while len(came) < 3 and (pulled := pull(db, "s", worker)):
+        came += payloads(pulled)
+        settle(db, worker, pulled)
+    assert came == ["1", "2", "3"]
+
+
+def test_a_pull_that_only_parked_has_more(db, worker) -> None:
+    ordered(db, "park")
+    publish(db, "t", "1", key="k")
+    fail(db, worker, pull(db, "s", worker), "1", delay=60)
+    publish(db, "t", "2", "3", key="k")
+    publish(db, "t", "other", key="o")
+    assert pull(db, "s", worker, 2) == []
+    assert value(db, "SELECT outbox.has_more('s')")
+    assert payloads(pull(db, "s", worker, 2)) == ["other"]
+    assert not value(db, "SELECT outbox.has_more('s')")

@@ -14,7 +14,7 @@ LATER = "clock_timestamp() + interval '7 days'"
 
 
 def rotate(db: psycopg.Connection, later: str = LATER) -> list[tuple]:
-    return db.execute(f"SELECT * FROM outbox.rotate({later})").fetchall()
+    return db.execute(f"SELECT * FROM outbox.rotate_as_of({later})").fetchall()
 
 
 def stored(db: psycopg.Connection) -> int:
@@ -108,7 +108,7 @@ def test_a_message_that_commits_while_rotation_waits_for_its_lock_is_not_lost(da
     early.commit()
     assert drain(db, "s", worker) == ["a", "early"]
     db.execute("ALTER FUNCTION outbox.truncate_slot SET lock_timeout = '20s'")
-    rotating = Later(database.connect(autocommit=True), f"SELECT held_by FROM outbox.rotate({LATER})")
+    rotating = Later(database.connect(autocommit=True), f"SELECT held_by FROM outbox.rotate_as_of({LATER})")
     rotating.wait_until_it_waits(database)
     late.commit()
     assert rotating.join() == "subscription s has not yet taken late messages of partition 1"
@@ -165,3 +165,25 @@ def test_keys_that_need_not_be_remembered_go_by_slots(db, log: str) -> None:
     assert value(db, count) == 0
     db.execute(write)
     assert value(db, count) == 1
+
+
+def test_rotation_refuses_an_old_snapshot(db) -> None:
+    """It could not see what commits while it waits for its lock."""
+    publish(db, "t", "a")
+    db.execute("SET default_transaction_isolation = 'repeatable read'")
+    with pytest.raises(psycopg.Error) as caught:
+        rotate(db)
+    assert caught.value.sqlstate == "OB002"
+
+
+def test_the_slot_that_is_written_is_never_the_one_that_is_emptied_next(db) -> None:
+    """Not even in the last half second of a slot."""
+    db.execute("UPDATE outbox.retention SET slot_width = '1 second', slots = 8")
+    for _ in range(20):
+        publish(db, "t", "a")
+        written, due = db.execute(
+            "SELECT slot, (SELECT min(d.slot) FROM outbox.slots_due(m.published_at) d) FROM outbox.message m "
+            'ORDER BY "offset" DESC LIMIT 1'
+        ).fetchone()
+        assert written != due
+        db.execute("SELECT pg_sleep(0.11)")

@@ -558,7 +558,7 @@ class Engine(RuleBasedStateMachine):
     @rule()
     def rotate(self) -> None:
         """As if a week had passed: it takes nothing away that some subscription still needs."""
-        week = "SELECT held_by FROM outbox.rotate(clock_timestamp() + interval '7 days') WHERE log = 'message'"
+        week = "SELECT held_by FROM outbox.rotate_as_of(clock_timestamp() + interval '7 days') WHERE log = 'message'"
         slots = self.db.execute(week).fetchall()
         in_hand = any(not lease.redelivered for s in self.subscriptions for lease in s.leases.values())
         if slots == [(None,)]:

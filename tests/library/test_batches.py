@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.library.workshop import PREAMBLE, publish, seen, wait_for_rest
-from tests.shop_floor import Database, worker
+from tests.shop_floor import Database, wait_for, worker
 
 INSERT = "INSERT INTO seen (what) VALUES (%s)"
 
@@ -106,17 +106,60 @@ def test_a_handler_of_a_list_says_what_became_of_each_message(
         assert shop.value("SELECT array_agg(payload::text || reason) FROM outbox.dead_letter") == ["5rejected"]
 
 
-@pytest.mark.parametrize(
-    ("returned", "error"), [("[None]", "TypeError"), ("Retry()", "Retry"), ("[m.payload for m in messages]", None)]
-)
-def test_odd_outcomes_of_a_list(shop: Database, tmp_path: Path, returned: str, error: str | None) -> None:
-    """Too few are an error, and no message is lost by it; one for all is one for each; anything else is an ack."""
+ODD = {
+    "too few": "[None] * (len(messages) - 1)",
+    "one for all": "Retry()",
+    "an iterator": "map(str, messages)",
+    "a dict": "{1: Reject('no')}",
+    "other values": "[m.payload for m in messages]",
+    "exceptions": "[ValueError('no') for m in messages]",
+    "an exception for all": "ValueError('no')",
+}
+
+
+@pytest.mark.parametrize("returned", ODD)
+def test_odd_outcomes_of_a_list_lose_no_message(shop: Database, tmp_path: Path, returned: str) -> None:
+    """None of them is an ack: all are tried again, and done when the handler says so."""
     handler = f"""def handle(messages: list[Message]):
-    return None if len(messages) == 1 and messages[0].attempt == 3 else {returned}"""
+    if len(messages) > 1 or messages[0].attempt < 3:
+        return {ODD[returned]}
+    note(messages[0].payload)"""
     publish(shop, "t", 1, 2, 3)
     with worker(shop.url, tmp_path, app(handler, "prefetch=100")):
         wait_for_rest(shop)
+    assert sorted(seen(shop)) == ["1", "2", "3"]
     assert shop.value("SELECT count(*) FROM outbox.dead_letter") == 0
+
+
+@pytest.mark.parametrize("guarantee", ["exactly-once", "at-least-once"])
+def test_a_handler_may_empty_the_list_that_it_got(shop: Database, tmp_path: Path, guarantee: str) -> None:
+    handler = """def handle(messages: list[Message], connection: psycopg.Connection):
+    while messages:
+        connection.execute("INSERT INTO seen (what) VALUES (%s)", (str(messages.pop().payload),))"""
+    publish(shop, "t", *range(20))
+    with worker(shop.url, tmp_path, app(handler, "prefetch=100", f"guarantee={guarantee!r}")):
+        wait_for_rest(shop)
+    assert sorted(map(int, seen(shop))) == list(range(20))
+
+
+def test_a_worker_whose_lease_is_lost_begins_with_none_of_its_messages_any_more(shop: Database, tmp_path: Path) -> None:
+    """Or one partition would be handled by two: the order of a key would be lost."""
+    handler = """def handle(message):
+    note(f"{os.getpid()} {message.payload}")
+    while message.payload == 0 and message.attempt == 1 and not message.redelivered and not os.path.exists("go-on"):
+        time.sleep(0.01)"""
+    publish(shop, "t", *range(25))
+    with worker(shop.url, tmp_path, app(handler, "ordered=True", "prefetch=40")) as first:
+        wait_for(lambda: seen(shop), "the first message in hand")
+        shop.value("SELECT outbox.recover(id) FROM outbox.worker")
+        first.wait_for_line("begins anew")
+        with worker(shop.url, tmp_path, app(handler, "ordered=True", "prefetch=40")):
+            wait_for(lambda: len(seen(shop)) > 5, "the second at work")
+            (tmp_path / "go-on").touch()
+            wait_for_rest(shop)
+    came = [int(what.split()[1]) for what in seen(shop)]
+    assert came[0] == 0
+    assert [n for n in came[1:] if n] == list(range(1, 25)), "each once, in order"
 
 
 def test_a_batch_publishes_its_follow_ups_once(shop: Database, tmp_path: Path) -> None:

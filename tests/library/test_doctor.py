@@ -592,7 +592,7 @@ def test_privileges_that_a_role_lacks_are_found(database: Database) -> None:
         assert (finding["severity"], finding["fields"]) == ("warning", {"role": "outbox_worker", "missing": 1})
         assert "EXECUTE on outbox.pull" in finding["what"]
         db.execute("REVOKE SELECT (due_at) ON outbox.redelivery FROM outbox_monitor")
-        db.execute("REVOKE UPDATE ON outbox.topic FROM outbox_admin")
+        db.execute("REVOKE DELETE ON outbox.dead_letter FROM outbox_admin")
         db.execute("REVOKE USAGE ON SCHEMA outbox FROM outbox_publisher")
         assert [finding["fields"]["role"] for finding in doctor(database).found] == [
             "outbox_admin",

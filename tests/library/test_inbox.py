@@ -86,7 +86,7 @@ def test_without_an_inbox_once_says_what_to_do(empty_database: Database) -> None
 
 
 def test_what_cannot_be_remembered_is_refused(elsewhere: Database) -> None:
-    with elsewhere.connect() as db, pytest.raises(InvalidDeclaration, match="30 days"):
+    with elsewhere.connect() as db, pytest.raises(InvalidDeclaration, match="28 days"):
         once(db, "crm", "a", remembered=timedelta(days=31))
 
 
@@ -128,3 +128,14 @@ def handle(message):
     with elsewhere.connect() as db:
         assert value(db, "SELECT count(*) FROM contact") == value(db, "SELECT count(DISTINCT id) FROM contact") == 300
         assert value(db, "SELECT count(*) FROM tried") > 300, "nothing was repeated: this tests nothing"
+
+
+def test_once_needs_a_transaction_and_a_name(elsewhere: Database) -> None:
+    db = elsewhere.connect(autocommit=True)
+    with pytest.raises(InvalidDeclaration, match="needs a transaction"):
+        once(db, "crm", "a")
+    with db.transaction():
+        assert once(db, "crm", "a")
+        for odd in (5, "", " ", None):
+            with pytest.raises(InvalidDeclaration, match="names something"):
+                once(db, "crm", odd)  # type: ignore[arg-type]
