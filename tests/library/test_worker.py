@@ -145,7 +145,7 @@ EFFECT = "INSERT INTO seen (what) VALUES ('effect')"
 
 #: What a handler may do to us, and the class of the error that its dead letter shows.
 ODD = {
-    "wraps a coroutine": (WRAPPED, "TypeError"),
+    "wraps a coroutine": (WRAPPED, "InvalidOutcome"),
     "raises what has no text": (UNSPEAKABLE, "Unspeakable"),
     "exits": (f"{PLAIN}def handle(message):\n    raise SystemExit(3)", "RuntimeError"),
     "is interrupted": (f"{PLAIN}def handle(message):\n    raise KeyboardInterrupt", "RuntimeError"),

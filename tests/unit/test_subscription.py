@@ -1,5 +1,9 @@
 """What a decorated handler may look like, and what it is told when it does not."""
 
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+
 import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -67,6 +71,12 @@ def generator(message: Message):
     yield
 
 
+def a_number(message: int) -> None: ...
+def by_keyword(*, message: Message) -> None: ...
+def a_default(message: Message, session: Session = None) -> None: ...  # type: ignore[assignment]
+def by_position(message: Message, session: Session, /) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("handler", "says"),
     [
@@ -76,6 +86,10 @@ def generator(message: Message):
         (two_parameters, "takes session, connection: beside the message"),
         (sync_for_async, "is sync but asks for AsyncSession"),
         (async_for_sync, "is async but asks for Session"),
+        (a_number, "a handler takes a Message, or a list"),
+        (by_keyword, "must take the message as its first parameter"),
+        (a_default, "takes session with a default"),
+        (by_position, "by position only"),
     ],
 )
 def test_a_handler_that_cannot_be_called_is_refused(handler, says: str) -> None:
@@ -98,6 +112,18 @@ def plain(message: Message) -> None: ...
         (["t"], {"start": "yesterday"}, "starts at 'first' or 'next'"),
         (["a b"], {}, "is not a topic or pattern"),
         (["orders.x*"], {}, "is not a topic or pattern"),
+        ([["a", "b"]], {}, "a topic is \\['a', 'b'\\], it must be a str"),
+        (["t"], {"retries": 5}, "retries is 5, it must be a Retries"),
+        (["t"], {"time_limit": 5}, "time_limit is 5, it must be a timedelta"),
+        (["t"], {"time_limit": timedelta(0)}, "lets no handler run"),
+        (["t"], {"batch": "10"}, "batch is '10', it must be a int"),
+        (["t"], {"batch": 0}, "a batch is 1 to 10,000 messages, not 0"),
+        (["t"], {"batch": 10}, "takes neither list"),
+        (["t"], {"concurrency": 2.5}, "it must be a int"),
+        (["t"], {"prefetch": 200_000}, "100,000 at most"),
+        (["t"], {"on_failure": "park"}, "goes with ordered=True"),
+        (["t"], {"ordered": True, "on_failure": "wait"}, "is not one of block, park, dead-letter"),
+        (["t"], {"ordered": True, "guarantee": "at-most-once"}, "order needs leases"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(patterns, settings, says: str) -> None:
@@ -130,3 +156,20 @@ def test_a_name_can_be_taken_once() -> None:
     app.subscribe("s", "t")(plain)
     with pytest.raises(InvalidDeclaration, match="has a handler already"):
         app.subscribe("s", "t")(plain)
+
+
+def test_a_handler_takes_a_message_or_a_list_of_them() -> None:
+    def many(messages: list[Message]) -> None: ...
+    def few(messages: Sequence[Message]) -> None: ...
+    def configured(settings: dict[str, str], messages: list[Message]) -> None: ...
+
+    class Called:
+        async def __call__(self, messages: list[Message], session: AsyncSession) -> None: ...
+
+    app = Outbox()
+    for name, handler in ("1", many), ("2", few), ("3", partial(configured, {})), ("4", Called()), ("5", plain):
+        app.subscribe(name, "t")(handler)
+    declared = list(app.subscriptions.values())
+    assert [one.takes_list for one in declared] == [True, True, True, True, False]
+    assert [one.batch for one in declared] == [100, 100, 100, 100, 1]
+    assert [one.is_async for one in declared] == [False, False, False, True, False]
