@@ -111,6 +111,8 @@ class Story:
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self.environment = {**os.environ, "OUTBOX_DATABASE_URL": url, "PYTHONPATH": path}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        #: Those that were asked to end.
+        self.stopped: set[str] = set()
         self.log = open(Path(os.devnull), "wb")  # noqa: SIM115  # closed in __exit__
         self.database = psycopg.connect(libpq_url(url), autocommit=True)
         self.headline = Text()
@@ -165,7 +167,8 @@ class Story:
         self.say("The site closes; the last messages are handled.")
         self.stop("site")
         for name in ("accounting", "mailer"):
-            if name not in self.processes or self.processes[name].poll() is not None:
+            if name in self.stopped or name not in self.processes:
+                self.stop(name)  # Ctrl-C may have come while we waited for its end
                 self.start_worker(name)  # it was down for its update
         self.watch_until(self.adds_up)
         if self.live:
@@ -210,12 +213,14 @@ class Story:
         self._start(subscription, [sys.executable, "-m", "outbox", "worker", f"{_SHOP}:app", "--only", subscription])
 
     def _start(self, name: str, command: list[str]) -> None:
+        self.stopped.discard(name)
         self.processes[name] = subprocess.Popen(
             command, env=self.environment, stdout=self.log, stderr=self.log, start_new_session=True
         )
 
     def stop(self, name: str) -> None:
         """SIGTERM, and wait: the process ends in good order."""
+        self.stopped.add(name)
         process = self.processes.get(name)
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
