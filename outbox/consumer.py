@@ -20,14 +20,13 @@ from outbox import chunks, handling, operations
 from outbox.alarm import Alarm
 from outbox.chunks import Call, Chunk, Deferred
 from outbox.database import AWAY, Database
-from outbox.errors import LeaseLost, WorkerLost
+from outbox.errors import InvalidDeclaration, LeaseLost, WorkerLost
 from outbox.logs import log
 from outbox.model import Message
 from outbox.operations import Failure, Settlement
 from outbox.pace import Pace
-from outbox.posts import Interrupted
 from outbox.runners import Coroutines, Threads
-from outbox.settling import Ledger
+from outbox.settling import Ledger, one_by_one, what_is_held
 from outbox.subscription import Subscription
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
@@ -300,17 +299,15 @@ class Consumer:
         chunk.given_up = True
         self._under_way.discard(chunk)
         self._running -= chunk.size
-        for message, error in [*chunk.results, *zip(call.messages, self._stuck_outcomes(call), strict=True)]:
+        for message, error in [
+            *chunk.results,
+            *zip(call.messages, handling.stuck(self.subscription, call), strict=True),
+        ]:
             self._close(message, error)
         self.stuck.set()
         self._settleable.set()
         if self._running == 0:
             self._still.set()
-
-    def _stuck_outcomes(self, call: Call) -> list[Exception]:
-        """Of many, nobody knows who is guilty: they are tried again one by one."""
-        outcomes = handling.failed(self.subscription, call, Interrupted())
-        return [Deferred() if outcomes is None else outcomes[0] or Deferred()] * len(call.messages)
 
     def close_from_outside(self) -> Iterator[Settlement]:
         """What can be settled while the event loop stands still, and who is to blame for it; in another thread."""
@@ -321,7 +318,7 @@ class Consumer:
                 self._close(message, error)
             if blocking:
                 self.stuck.set()
-                for message, stuck in zip(blocking.messages, self._stuck_outcomes(blocking), strict=True):
+                for message, stuck in zip(blocking.messages, handling.stuck(self.subscription, blocking), strict=True):
                     self._close(message, stuck)
         while settlement := self._ledger.next(parts=True):
             yield settlement
@@ -357,18 +354,8 @@ class Consumer:
             self._log_failure(logging.WARNING, "retry", message, error, delay=f"{failure.delay:.1f}s")
 
     def _log_failure(self, level: int, event: str, message: Message, error: Exception, **fields: Any) -> None:
-        cause = handling.cause_of(error)
-        name, topic = self.name, message.topic
-        log(
-            level,
-            event,
-            subscription=name,
-            message=message.id,
-            topic=topic,
-            attempt=message.attempt,
-            **fields,
-            cause=cause,
-        )
+        known = {"subscription": self.name, "message": message.id, "topic": message.topic, "attempt": message.attempt}
+        log(level, event, **known, **fields, cause=handling.cause_of(error))
 
     async def _settle_now(self, parts: bool) -> None:
         """With `parts`, also what is finished of leases that are not."""
@@ -380,18 +367,29 @@ class Consumer:
         self._settling.update(settlement.leases)
         try:
             await self._database.persist(lambda: operations.settle(worker, settlement, durable=False))
-        except LeaseLost as error:
+        except (LeaseLost, InvalidDeclaration) as error:
             if len(settlement.leases) == 1:
-                self._lose(settlement.leases[0])
-                log(
-                    logging.WARNING, "lease lost", subscription=self.name, lease=settlement.leases[0], reason=str(error)
-                )
+                await self._settle_what_is_held(settlement, worker, error)
                 return
-            for one in _one_by_one(settlement):
+            for one in one_by_one(settlement):
                 await self._settle(one)
         finally:
             self._settling.difference_update(settlement.leases)
             self._forget(settlement.leases)
+
+    async def _settle_what_is_held(self, settlement: Settlement, worker: int, error: Exception) -> None:
+        """A handler's transaction may have settled a part of it, although its commit seemed to fail."""
+        lease = settlement.leases[0]
+        held = await self._database.persist(lambda: operations.held(worker, lease))
+        rest = what_is_held(settlement, held)
+        try:
+            if rest:
+                await self._database.persist(lambda: operations.settle(worker, rest, durable=False))
+        except LeaseLost:
+            held = set()
+        if not held:
+            self._lose(lease)
+            log(logging.WARNING, "lease lost", subscription=self.name, lease=lease, reason=str(error))
 
     def _lose(self, lease: int) -> None:
         """It is in other hands: begin with none of its messages any more."""
@@ -405,14 +403,3 @@ class Consumer:
         if self.subscription.on_failure or not self._redelivered.isdisjoint(leases):
             self._redelivered.difference_update(leases)
             self.rung.set()
-
-
-def _one_by_one(settlement: Settlement) -> list[Settlement]:
-    return [
-        Settlement(
-            [lease],
-            [settlement.offsets[place]] if settlement.offsets else None,
-            [failure for failure in settlement.failures if failure.lease == lease],
-        )
-        for place, lease in enumerate(settlement.leases)
-    ]

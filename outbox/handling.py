@@ -76,6 +76,12 @@ def failed(subscription: Subscription, call: Call, error: BaseException) -> Outc
     return None if together else [reason] * len(call.messages)
 
 
+def stuck(subscription: Subscription, call: Call) -> list[Exception]:
+    """What a call comes to that can't be ended; of many, nobody knows who is guilty: they are tried one by one."""
+    outcomes = failed(subscription, call, Interrupted())
+    return [Deferred() if outcomes is None else outcomes[0] or Deferred()] * len(call.messages)
+
+
 def _as_exception(subscription: Subscription, error: BaseException) -> Exception:
     if isinstance(error, Interrupted) and subscription.time_limit:
         limit = subscription.time_limit.total_seconds()

@@ -184,6 +184,16 @@ def settle(worker: int, settlement: Settlement, durable: bool) -> Operation[None
     )
 
 
+def held(worker: int, lease: int) -> Operation[set[int]]:
+    """The offsets that a worker holds of a lease; none if the lease is not its own any more."""
+    rows = yield Statement(
+        "SELECT held FROM outbox.lease l CROSS JOIN LATERAL unnest(l.offsets) AS part "
+        "CROSS JOIN LATERAL generate_series(lower(part), upper(part) - 1) AS held WHERE l.id = %s AND l.worker_id = %s",
+        (lease, worker),
+    )
+    return {offset for (offset,) in rows}
+
+
 def release_unknown(subscription: str, worker: int, known: list[int]) -> Operation[int]:
     """Give back the leases that the database holds for a worker and the worker does not know of."""
     rows = yield Statement(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from outbox.operations import Failure, Settlement, ranges
@@ -104,3 +105,25 @@ class Ledger:
             known.closed.clear()
             settlement.failures.extend(self._failures.pop(lease, ()))
         return settlement
+
+
+def what_is_held(settlement: Settlement, held: set[int]) -> Settlement | None:
+    """Of a settlement of one lease, what the lease still holds; None if that is nothing."""
+    asked = settlement.offsets[0] if settlement.offsets else None
+    offsets = held if asked is None else held & {int(offset) for offset in re.findall(r"\[(\d+),", asked)}
+    if not offsets:
+        return None
+    failures = [failure for failure in settlement.failures if failure.offset in offsets]
+    return Settlement(settlement.leases, [ranges(offsets)], failures)
+
+
+def one_by_one(settlement: Settlement) -> list[Settlement]:
+    """The same, a statement a lease: one of them is lost, and the others shall not suffer from it."""
+    return [
+        Settlement(
+            [lease],
+            [settlement.offsets[place]] if settlement.offsets else None,
+            [failure for failure in settlement.failures if failure.lease == lease],
+        )
+        for place, lease in enumerate(settlement.leases)
+    ]
