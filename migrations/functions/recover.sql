@@ -17,7 +17,10 @@ BEGIN
         ORDER BY w.id FOR UPDATE SKIP LOCKED
     LOOP
         messages := messages + outbox.hand_back(ARRAY(
-            SELECT l.id FROM outbox.lease l WHERE l.worker_id = dead.id ORDER BY l.id FOR UPDATE SKIP LOCKED
+            SELECT l.id FROM outbox.lease l LEFT JOIN outbox.subscription s ON s.id = l.subscription_id
+            WHERE l.worker_id = dead.id AND (s.on_failure IS NULL OR pg_try_advisory_xact_lock(
+                outbox.turn_lock(l.subscription_id, l.partition_id)))  -- the dead may hold it, stopped before its COMMIT
+            ORDER BY l.id FOR UPDATE OF l SKIP LOCKED
         ), died => true);
         IF dead.retired_at < clock_timestamp() - interval '1 minute'
            AND dead.retired_xid < pg_snapshot_xmin(pg_current_snapshot())

@@ -32,7 +32,9 @@ def test_the_books_are_right_after_everything_at_random(pooled: bool, tmp_path: 
     if pooled and not os.path.exists("/usr/sbin/pgbouncer"):
         pytest.skip(NEEDS_PGBOUNCER)
     seed = random.randrange(1_000_000)
-    verdict, shop = strike_at_random(tmp_path, 15, seed, hugely=5_000, pooled=pooled)
+    # a worker that is frozen before its COMMIT holds its turn as long as it is: alone it is struck above
+    faults = [fault for fault in FAULTS if fault.name != "freeze_worker"]
+    verdict, shop = strike_at_random(tmp_path, 15, seed, hugely=5_000, pooled=pooled, faults=faults)
     print(shop.strikes(), verdict)
     assert verdict.is_good, f"seed {seed}: {verdict}\n{shop.strikes()}"
     assert verdict.published > 500, f"hardly anything happened: {verdict}"

@@ -292,3 +292,19 @@ def test_a_pull_that_only_parked_has_more(db, worker) -> None:
     assert value(db, "SELECT outbox.has_more('s')")
     assert payloads(pull(db, "s", worker, 2)) == ["other"]
     assert not value(db, "SELECT outbox.has_more('s')")
+
+
+def test_a_dead_worker_that_still_holds_a_turn_keeps_nobody_from_recovering(database: Database, db, worker) -> None:
+    """It was stopped between its settlement and its COMMIT."""
+    ordered(db, "park")
+    subscribe(db, "other", "t")
+    publish(db, "t", "1", "2", key="k")
+    fail(db, worker, pull(db, "s", worker), "1", "2")
+    stopped = database.connect()
+    settle(stopped, worker, pull(db, "s", worker))
+    pull(db, "other", worker)
+    db.execute("SET statement_timeout = '5s'")
+    assert value(db, "SELECT outbox.recover(%s)", worker) == 2
+    assert len(pull(db, "other", register(db))) == 1
+    stopped.rollback()
+    assert value(db, "SELECT outbox.recover(%s)", worker) == 1
