@@ -224,8 +224,8 @@ class Outbox:
             prefetch: messages in hand at most in each worker process; None adapts to the handler's speed.
             retries: when a failed message is tried again, and how often.
             start: where a new subscription starts: "first" is all history that is kept, "next" what commits from now.
-            batch: messages at most in a list, or that share a transaction. When one fails, all are tried one by one.
-                100 by default for a list, else 1.
+            batch: messages at most in a list, or that share a transaction. When one fails, all are tried one by one
+                (dropped, if at-most-once). 100 by default for a list, else 1.
             ordered: messages of a partition are handled one after the other, in order, by one worker at a time.
             on_failure: of an ordered subscription: "park" (the default): later messages of its key wait behind the
                 failed one; "block": all of its partition do; "dead-letter": it is given up on at once.

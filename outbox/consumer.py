@@ -172,22 +172,15 @@ class Consumer:
     def _make_runner(self, watchdog: Watchdog) -> Threads | Coroutines:
         subscription, transactions = self.subscription, self._transactions
         limit = subscription.time_limit.total_seconds() if subscription.time_limit else None
-
+        told = (self._done, self._give_up, watchdog, limit)
         if subscription.is_async:
             return Coroutines(
-                lambda call, post: handling.handle_async(subscription, call, self.worker, transactions, post),
-                self._done,
-                self._give_up,
-                watchdog,
-                limit,
+                lambda call, post: handling.handle_async(subscription, call, self.worker, transactions, post), *told
             )
         return Threads(
             subscription.concurrency,
             lambda call, post: handling.handle(subscription, call, self.worker, transactions, post),
-            self._done,
-            self._give_up,
-            watchdog,
-            limit,
+            *told,
         )
 
     async def _pull(self, limit: int) -> list[Message]:
@@ -296,15 +289,9 @@ class Consumer:
         """A handler goes on beyond its limit: settle what else there is, as far as it can be known."""
         if chunk not in self._under_way or chunk.current is not call:
             return  # it ended while we were being told
-        chunk.given_up = True
         self._under_way.discard(chunk)
         self._running -= chunk.size
-        for message, error in [
-            *chunk.results,
-            *zip(call.messages, handling.stuck(self.subscription, call), strict=True),
-        ]:
-            self._close(message, error)
-        self.stuck.set()
+        self._close_stuck(chunk, call)
         self._settleable.set()
         if self._running == 0:
             self._still.set()
@@ -313,15 +300,19 @@ class Consumer:
         """What can be settled while the event loop stands still, and who is to blame for it; in another thread."""
         under_way = self._runner.interrupted_chunks() if isinstance(self._runner, Coroutines) else []
         for chunk, blocking in under_way:
-            chunk.given_up = True
-            for message, error in chunk.results:
-                self._close(message, error)
-            if blocking:
-                self.stuck.set()
-                for message, stuck in zip(blocking.messages, handling.stuck(self.subscription, blocking), strict=True):
-                    self._close(message, stuck)
+            self._close_stuck(chunk, blocking)
         while settlement := self._ledger.next(parts=True):
             yield settlement
+
+    def _close_stuck(self, chunk: Chunk, call: Call | None) -> None:
+        """Close what a chunk has come to; the call, if any, is the one that does not end."""
+        chunk.given_up = True
+        for message, error in chunk.results:
+            self._close(message, error)
+        if call:
+            self.stuck.set()
+            for message, stuck in zip(call.messages, handling.stuck(self.subscription, call), strict=True):
+                self._close(message, stuck)
 
     def _failure(self, message: Message, error: Exception) -> Failure:
         return handling.failure_of(self.subscription, message, message.lease_id or 0, error, self._chance)

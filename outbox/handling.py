@@ -149,26 +149,39 @@ def _reason(subscription: Subscription, error: Exception) -> str:
 
 def cause_of(error: Exception) -> str:
     """What a log says of an error: its class, where it was raised, and its text only if it is ours or was asked for."""
-    described, frames = describe(error), traceback.extract_tb(error.__traceback__)
+    kept = _kept(error)
+    frames = traceback.extract_tb(kept.__traceback__)
     where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
     if frames and os.path.dirname(frames[-1].filename) == os.path.dirname(__file__):
         where = ""  # it was returned, or is our own
-    text = f": {described['text']}" if logs.error_texts or isinstance(error, OutboxError) else ""
-    return described["class"] + where + text
+    text = f": {_text(kept)}" if logs.error_texts or isinstance(kept, OutboxError) else ""
+    return type(kept).__qualname__ + where + text
 
 
 def describe(error: Exception) -> dict[str, str]:
     """What the history of a message keeps of an error."""
-    kept = error.__cause__ if isinstance(error, NotBegun) and error.__cause__ else error
+    kept = _kept(error)
     try:
-        text, trace = str(kept), "".join(traceback.format_exception(kept))
-    except Exception as unspeakable:  # its __str__ raises
-        text, trace = f"(its text can't be had: {type(unspeakable).__qualname__})", ""
+        trace = "" if isinstance(kept, Retry | Reject) else "".join(traceback.format_exception(kept))
+    except Exception:  # its __str__ raises
+        trace = ""
     return {
         "class": type(kept).__qualname__,
-        "text": redact(_storable(text[:_TEXT_LIMIT])),
-        "traceback": "" if isinstance(kept, Retry | Reject) else redact(_storable(trace[-_TRACEBACK_LIMIT:])),
+        "text": _text(kept),
+        "traceback": redact(_storable(trace[-_TRACEBACK_LIMIT:])),
     }
+
+
+def _kept(error: Exception) -> BaseException:
+    """What is worth telling: of a handler that could not begin, why."""
+    return error.__cause__ if isinstance(error, NotBegun) and error.__cause__ else error
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return redact(_storable(str(error)[:_TEXT_LIMIT]))
+    except Exception as unspeakable:  # its __str__ raises
+        return f"(its text can't be had: {type(unspeakable).__qualname__})"
 
 
 def _settlement(subscription: Subscription, call: Call, outcomes: Outcomes) -> Settlement | None:

@@ -85,27 +85,15 @@ def declare(
 ) -> Subscription:
     """Check a handler and its settings. Raises InvalidDeclaration, which says what does not fit."""
     _check_types(name, patterns, concurrency, prefetch, batch, retries, time_limit)
-    if not _NAME.fullmatch(name) or len(name) > 255:
-        raise InvalidDeclaration(f"{name!r} is not a subscription name: letters, digits, _, - and . only, 255 at most")
-    if bad := [pattern for pattern in patterns if not _PATTERN.fullmatch(pattern)]:
-        raise InvalidDeclaration(f"{bad[0]!r} is not a topic or pattern: words between dots, * or # as whole words")
-    if not patterns:
-        raise InvalidDeclaration(f"subscription {name!r} names no topic: @app.subscribe({name!r}, 'orders.*')")
+    _check_names(name, patterns)
+    _check_numbers(name, concurrency, prefetch, time_limit)
     if guarantee not in typing.get_args(Guarantee):
         raise InvalidDeclaration(f"guarantee {guarantee!r} is not one of {', '.join(typing.get_args(Guarantee))}")
-    if concurrency < 1 or (prefetch is not None and prefetch < 1):
-        raise InvalidDeclaration(f"subscription {name!r}: concurrency and prefetch must be 1 or more")
-    if prefetch is not None and prefetch < concurrency:
-        raise InvalidDeclaration(
-            f"subscription {name!r}: a prefetch of {prefetch} can't keep {concurrency} handlers busy"
-        )
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
         raise InvalidDeclaration(f"the handler of subscription {name!r} is a generator function: it has a yield in it")
     if start not in ("first", "next"):
         raise InvalidDeclaration(f"subscription {name!r} starts at 'first' or 'next', not {start!r}")
-    if time_limit is not None and time_limit <= timedelta(0):
-        raise InvalidDeclaration(f"subscription {name!r}: a time limit of {time_limit} lets no handler run")
-    takes_list, wants = _wanted(name, handler)
+    takes_list, wants = _signature(name, handler)
     batch = (100 if takes_list else 1) if batch is None else batch
     _check_order(name, guarantee, on_failure)
     _check_batch(name, batch, prefetch, takes_list, wants)
@@ -117,20 +105,9 @@ def declare(
             "a parameter annotated with sqlalchemy.orm.Session, psycopg.Connection or their async kinds"
         )
     return Subscription(
-        name=name,
-        patterns=patterns,
-        handler=handler,
-        guarantee=guarantee,
-        concurrency=concurrency,
-        prefetch=prefetch,
-        retries=retries,
-        start=start,
-        batch=batch,
-        on_failure=on_failure,
-        time_limit=time_limit,
-        takes_list=takes_list,
-        wants=wants,
-    )
+        name, patterns, handler, guarantee, concurrency, prefetch, retries, start,
+        batch, on_failure, time_limit, takes_list, wants,
+    )  # fmt: skip  # in the order of the fields; a line for each says no more
 
 
 def _check_types(
@@ -142,8 +119,28 @@ def _check_types(
     for what, value, kind in kinds:
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise InvalidDeclaration(f"subscription {name!r}: {what} is {value!r}, it must be a {kind.__name__}")
+
+
+def _check_names(name: str, patterns: tuple[str, ...]) -> None:
+    if not _NAME.fullmatch(name) or len(name) > 255:
+        raise InvalidDeclaration(f"{name!r} is not a subscription name: letters, digits, _, - and . only, 255 at most")
+    if bad := [pattern for pattern in patterns if not _PATTERN.fullmatch(pattern)]:
+        raise InvalidDeclaration(f"{bad[0]!r} is not a topic or pattern: words between dots, * or # as whole words")
+    if not patterns:
+        raise InvalidDeclaration(f"subscription {name!r} names no topic: @app.subscribe({name!r}, 'orders.*')")
+
+
+def _check_numbers(name: str, concurrency: int, prefetch: int | None, time_limit: timedelta | None) -> None:
+    if concurrency < 1 or (prefetch is not None and prefetch < 1):
+        raise InvalidDeclaration(f"subscription {name!r}: concurrency and prefetch must be 1 or more")
     if max(concurrency, prefetch or 0) > 100_000:
         raise InvalidDeclaration(f"subscription {name!r}: concurrency and prefetch are 100,000 at most")
+    if prefetch is not None and prefetch < concurrency:
+        raise InvalidDeclaration(
+            f"subscription {name!r}: a prefetch of {prefetch} can't keep {concurrency} handlers busy"
+        )
+    if time_limit is not None and time_limit <= timedelta(0):
+        raise InvalidDeclaration(f"subscription {name!r}: a time limit of {time_limit} lets no handler run")
 
 
 def _check_order(name: str, guarantee: Guarantee, on_failure: OnFailure | None) -> None:
@@ -167,37 +164,52 @@ def _check_batch(name: str, batch: int, prefetch: int | None, takes_list: bool, 
         )
 
 
-def _wanted(name: str, handler: Handler) -> tuple[bool, tuple[Any, str] | None]:
+def _signature(name: str, handler: Handler) -> tuple[bool, tuple[Any, str] | None]:
     """Does the handler take a list? And the second parameter's type, if it has one that we can provide."""
-    function: Any = handler
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = function if inspect.isroutine(function) else function.__call__  # an object
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, AttributeError) as error:
-        raise InvalidDeclaration(f"an annotation of the handler of {name!r} can't be resolved: {error}") from error
+    hints = _hints(name, handler)
     parameters = list(inspect.signature(handler).parameters.values())
     if not parameters:
         raise InvalidDeclaration(f"the handler of subscription {name!r} takes no parameter: it gets the message")
-    extra = [p for p in parameters[1:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+    return _takes_list(name, parameters[0], hints), _wanted(name, handler, parameters[1:], hints)
+
+
+def _hints(name: str, handler: Handler) -> dict[str, Any]:
+    function: Any = handler
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        return typing.get_type_hints(function if inspect.isroutine(function) else function.__call__)
+    except (NameError, AttributeError) as error:
+        raise InvalidDeclaration(f"an annotation of the handler of {name!r} can't be resolved: {error}") from error
+
+
+def _takes_list(name: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> bool:
+    if parameter.kind is parameter.KEYWORD_ONLY:
         raise InvalidDeclaration(f"the handler of subscription {name!r} must take the message as its first parameter")
-    if optional := [p.name for p in parameters[1:] if p.default is not p.empty and hints.get(p.name) in _WANTED]:
+    kind = hints.get(parameter.name)
+    takes_list = kind is list or typing.get_origin(kind) in (list, abc.Sequence)
+    if kind is not None and not takes_list and kind not in (Message, Any):
         raise InvalidDeclaration(
-            f"the handler of subscription {name!r} takes {optional[0]} with a default: it is given if it has none"
-        )
-    first = hints.get(parameters[0].name)
-    takes_list = first is list or typing.get_origin(first) in (list, abc.Sequence)
-    if first is not None and not takes_list and first not in (Message, Any):
-        raise InvalidDeclaration(
-            f"the handler of subscription {name!r} takes {parameters[0].name}: {first!r}: a handler takes a Message, "
+            f"the handler of subscription {name!r} takes {parameter.name}: {kind!r}: a handler takes a Message, "
             "or a list[Message]"
         )
+    return takes_list
+
+
+def _wanted(
+    name: str, handler: Handler, parameters: list[inspect.Parameter], hints: dict[str, Any]
+) -> tuple[Any, str] | None:
+    """The type of session or connection that it asks for, and under which name."""
+    for p in parameters:
+        if p.default is not p.empty and hints.get(p.name) in _WANTED:
+            raise InvalidDeclaration(
+                f"the handler of subscription {name!r} takes {p.name} with a default: it is given if it has none"
+            )
+    extra = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if not extra:
-        return takes_list, None
-    kind: Any = hints.get(extra[0].name)
-    kind = typing.get_origin(kind) or kind
+        return None
+    asked: Any = hints.get(extra[0].name)
+    kind = typing.get_origin(asked) or asked
     if len(extra) > 1 or kind not in _WANTED:
         raise InvalidDeclaration(
             f"the handler of subscription {name!r} takes {', '.join(p.name for p in extra)}: beside the message it can "
@@ -210,7 +222,7 @@ def _wanted(name: str, handler: Handler) -> tuple[bool, tuple[Any, str] | None]:
     if _WANTED[kind] != _is_async(handler):
         colour = "sync" if _WANTED[kind] else "async"
         raise InvalidDeclaration(f"the handler of subscription {name!r} is {colour} but asks for {kind.__name__}")
-    return takes_list, (kind, extra[0].name)
+    return kind, extra[0].name
 
 
 def _is_async(handler: Handler) -> bool:

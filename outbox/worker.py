@@ -129,7 +129,8 @@ class Worker:
 
     async def _work_until_stopped(self) -> None:
         consuming = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
-        loops = (self._alarm.run(), self._beat(), self._keep_house(), *self._watches())
+        stuck = (self._watch_handlers(consumer) for consumer in self._consumers)
+        loops = (self._alarm.run(), self._beat(), self._keep_house(), *stuck)
         watching = [asyncio.create_task(loop) for loop in loops]
         for task in (*consuming, *watching):
             task.add_done_callback(self._stop_on_error)
@@ -201,9 +202,6 @@ class Worker:
                     log(logging.WARNING, "a slot can't be emptied", log=slot.log, slot=slot.slot, held_by=slot.held_by)
                 if len(held) == len(slots):
                     break
-
-    def _watches(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._watch_handlers(consumer) for consumer in self._consumers]
 
     async def _watch_handlers(self, consumer: Consumer) -> None:
         """End in good order, but for the handler that can't be stopped."""

@@ -154,7 +154,7 @@ MUTATIONS = [
     Mutation(
         "a key in an earlier slot that is still being written is overlooked",
         "enter_slot.sql",
-        "        busy := old || busy;\n",
+        "        writes := writes || old;\n",
         "",
         KEYS + "a_transaction_that_is_open_over_a_change_of_slots_is_waited_for",
     ),

@@ -1,14 +1,15 @@
--- Lets the caller's transaction write keys into the slot of this moment, and returns it with the slots in which a live key
--- may lie already, and those that must be written too: another transaction, which began before the slot changed, may still
--- write them, or our snapshot is too old to show what it committed. Who finds a key in no live slot, and then writes it to
--- the busy ones and to its own, is the only one who has it. ring: 0 is deduplication, 1 is inbox. Internal.
+-- Lets the caller's transaction write keys, and returns the slots in which a live key may lie, and those to write it to: that
+-- of this moment, and older ones which another transaction, that began before the slot changed, may still write, or of which
+-- our snapshot is too old to show all. Who finds a key in no live slot, and then writes it to all "writes", is the only one
+-- who has it. ring: 0 is deduplication, 1 is inbox. Internal.
 CREATE OR REPLACE FUNCTION outbox.enter_slot(
-    ring int, remembered interval, OUT slot smallint, OUT live smallint[], OUT busy smallint[]
+    ring int, remembered interval, OUT live smallint[], OUT writes smallint[]
 )
 LANGUAGE plpgsql
 AS $$
 DECLARE
     old_snapshot boolean := current_setting('transaction_isolation') <> 'read committed';
+    slot smallint;
     old smallint;
     lock bigint;
 BEGIN
@@ -18,7 +19,7 @@ BEGIN
         EXIT WHEN slot = outbox.key_slot(clock_timestamp());
     END LOOP;
     live := ARRAY[slot];
-    busy := '{}';  -- in the order of the ring: everybody writes in the same
+    writes := ARRAY[slot];
     FOR back IN -1 .. least(ceil(extract(epoch FROM remembered) / 172800)::int, 15) LOOP
         CONTINUE WHEN back = 0;
         old := (slot + 16 - back) % 16;  -- the one after this, too: the clock may have been set back
@@ -28,6 +29,9 @@ BEGIN
         IF (CASE WHEN pg_try_advisory_lock(lock) THEN pg_advisory_unlock(lock) ELSE false END) THEN
             CONTINUE WHEN NOT old_snapshot;
         END IF;
-        busy := old || busy;
+        writes := writes || old;
     END LOOP;
+    IF cardinality(writes) > 1 THEN  -- everybody writes them in one order
+        writes := ARRAY(SELECT w FROM unnest(writes) AS w ORDER BY w);
+    END IF;
 END $$;

@@ -21,7 +21,7 @@ BEGIN
     IF FOUND THEN
         RETURN false;
     END IF;
-    FOREACH writing IN ARRAY kept.busy || kept.slot LOOP
+    FOREACH writing IN ARRAY kept.writes LOOP
         INSERT INTO outbox.inbox AS i (slot, consumer, key, expires_at)
         VALUES (writing, once.consumer, once.key, clock_timestamp() + remembered)
         ON CONFLICT (slot, consumer, key) DO UPDATE SET expires_at = excluded.expires_at

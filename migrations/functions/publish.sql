@@ -19,7 +19,7 @@ DECLARE
 BEGIN
     SELECT * INTO route FROM outbox.route(publish.topic, publish.priority);
     IF idempotency_key IS NOT NULL THEN
-        SELECT e.live, e.busy || e.slot INTO live, slots FROM outbox.enter_slot(0, route.remembered) AS e;
+        SELECT e.live, e.writes INTO live, slots FROM outbox.enter_slot(0, route.remembered) AS e;
         SELECT known.partition_id, known."offset" INTO partition_id, "offset"
         FROM outbox.known_keys(route.topic_id, ARRAY[idempotency_key], live) AS known;
         IF FOUND THEN

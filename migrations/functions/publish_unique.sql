@@ -28,7 +28,7 @@ BEGIN
               ORDER BY new.nth) AS n
     ), claimed AS MATERIALIZED (
         SELECT outbox.claim_keys(publish_unique.topic_id, array_agg(d.idempotency_key), array_agg(d.partition_id),
-                                 array_agg(d."offset"), kept.busy || kept.slot, remembered) AS lost
+                                 array_agg(d."offset"), kept.writes, remembered) AS lost
         FROM drawn d WHERE d.idempotency_key IS NOT NULL
         HAVING count(*) > 0
     )

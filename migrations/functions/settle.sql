@@ -1,9 +1,7 @@
--- Settles leases that a worker holds, in the caller's transaction: whole ones, or offsets[i] of leases[i] (NULL: all).
--- failures: [{"lease", "offset", "delay": seconds or null, "reason", "error": {}, "charged": true}], among what is settled:
--- delayed ones become redeliveries (an attempt is spent if charged), the others dead letters. What it was that waited for a
--- message of an ordered subscription is due then. A lease that is not the
--- worker's (any more) raises OB001, so that the transaction and its effects roll back. durable = false does not wait for
--- the disk.
+-- Settles leases that a worker holds, in the caller's transaction: whole ones, or offsets[i] of leases[i] (NULL: all). Who is not
+-- the owner (any more) gets OB001, so that the transaction and its effects roll back. durable = false does not wait for the disk.
+-- failures: [{"lease", "offset", "delay": seconds or null, "reason", "error": {}, "charged": true}], among what is settled: delayed
+-- ones become redeliveries (an attempt is spent if charged), others dead letters. What waited in a lane for a message is due then.
 CREATE FUNCTION outbox.settle(
     worker bigint, leases bigint[], offsets int8multirange[] DEFAULT NULL, failures jsonb DEFAULT NULL,
     durable boolean DEFAULT true
