@@ -22,6 +22,8 @@ class Call:
     messages: list[Message]
     #: How many messages each lease of the chunk holds, where a handler's transaction settles them.
     sizes: dict[int, int]
+    #: Does each of them stand for itself? Then the chunk is told of each as soon as it has an outcome.
+    apart: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -30,39 +32,62 @@ class Chunk:
 
     subscription: Subscription
     calls: deque[Call]
-    #: Messages that were handled or deferred, each with None (done) or why not.
-    results: list[tuple[Message, Exception | None]] = field(default_factory=list)
+    #: Messages that were handled.
+    done: list[Message] = field(default_factory=list)
+    #: Messages that failed or were deferred, each with why.
+    failed: list[tuple[Message, Exception]] = field(default_factory=list)
     seconds: float = 0.0
     #: Messages in all its calls.
     size: int = 0
     #: The call that is being made.
     current: Call | None = None
+    #: How many messages had an outcome when that call began.
+    _outcomes_before: int = 0
+    #: Look before the next message: we are to stop, or a lease is in other hands.
+    disturbed: bool = False
+    _halted: bool = False
     #: Nobody waits for it any more: a handler did not come to its end.
     given_up: bool = False
-    #: Leases that are in other hands now; None: all of them.
-    _lost: set[int | None] | None = field(default_factory=set)
+    #: Leases that are in other hands now.
+    _lost: set[int | None] = field(default_factory=set)
     _blocked: bool = False
     _parked: set[str] = field(default_factory=set)
 
     def next_call(self) -> Call | None:
         """Take the next call; messages that must wait behind a failed one are deferred."""
-        while self.calls and not self.given_up and self._lost is not None:
+        while self.calls and not self._halted:
             call = self.calls.popleft()
             if self._lost:
                 call.messages = [message for message in call.messages if message.lease_id not in self._lost]
             if self._blocked or self._parked:
                 self._defer(call)
             if call.messages:
-                self.current = call
+                self.current, self._outcomes_before = call, self.outcomes
                 return call
         return None
 
-    def lose(self, lease: int | None = None) -> None:
-        """Begin with no more messages of a lease that is in other hands; None: of any."""
-        if lease is None or self._lost is None:
-            self._lost = None
-        else:
-            self._lost.add(lease)
+    def halt(self) -> None:
+        """Begin with no more messages."""
+        self._halted = self.disturbed = True
+
+    def lose(self, lease: int) -> None:
+        """Begin with no more messages of a lease that is in other hands."""
+        self._lost.add(lease)
+        self.disturbed = True
+
+    def give_up(self) -> None:
+        """Wait for it no more."""
+        self.given_up = True
+        self.halt()
+
+    @property
+    def outcomes(self) -> int:
+        """How many messages have one."""
+        return len(self.done) + len(self.failed)
+
+    def open_messages(self, call: Call) -> list[Message]:
+        """Of the call that is being made: those without an outcome, the first is being handled if they stand apart."""
+        return call.messages[self.outcomes - self._outcomes_before :] if call.apart else call.messages
 
     def note(self, call: Call, outcomes: list[Exception | None] | None) -> None:
         """Note what became of a call's messages; None: they failed together, and are to be tried one by one."""
@@ -71,9 +96,18 @@ class Chunk:
             self.calls.extendleft(Call([message], call.sizes) for message in reversed(call.messages))
             return
         for message, error in zip(call.messages, outcomes, strict=True):
-            self.results.append((message, error))
-            if error is not None and self.subscription.on_failure and not is_final(self.subscription, message, error):
+            if error is None:
+                self.done.append(message)
+                continue
+            self.failed.append((message, error))
+            if self.subscription.on_failure and not is_final(self.subscription, message, error):
                 self._hold_back(message)
+
+    def note_apart(self, call: Call) -> None:
+        """The call has ended; messages that it did not come to are another call."""
+        self.current = None
+        if rest := self.open_messages(call):
+            self.calls.appendleft(Call(rest, call.sizes, apart=True))
 
     def _hold_back(self, failed: Message) -> None:
         if self.subscription.on_failure != "park":
@@ -83,7 +117,7 @@ class Chunk:
 
     def _defer(self, call: Call) -> None:
         waiting = [m for m in call.messages if self._blocked or m.key in self._parked]
-        self.results.extend((message, Deferred()) for message in waiting)
+        self.failed.extend((message, Deferred()) for message in waiting)
         call.messages = [m for m in call.messages if not (self._blocked or m.key in self._parked)]
 
 
@@ -108,6 +142,8 @@ def cut(waiting: deque[Message], subscription: Subscription, size: int) -> Chunk
             messages += _take_lease(waiting)
     else:
         messages = [waiting.popleft() for _ in range(min(max(size, subscription.batch), len(waiting)))]
+    if subscription.stands_apart:
+        return Chunk(subscription, deque([Call(messages, {}, apart=True)]), size=len(messages))
     sizes = Counter(m.lease_id for m in messages) if subscription.guarantee == "exactly-once" else {}
     calls = deque(Call(part, sizes) for part in _parts(messages, subscription))  # type: ignore[arg-type]  # leased
     return Chunk(subscription, calls, size=len(messages))

@@ -12,11 +12,11 @@ from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox import connection as connections
-from outbox import operations, payload, subscription
+from outbox import operations, subscription
 from outbox.errors import InvalidDeclaration, InvalidMessage
 from outbox.model import MessageId, NewMessage
 from outbox.operations import Operation
-from outbox.payload import Encoded, Limits
+from outbox.payload import Encoded, Limits, check_topic, encode
 from outbox.retries import Retries
 from outbox.subscription import Guarantee, OnFailure, Subscription
 
@@ -117,7 +117,7 @@ class Outbox:
             TopicNotDeclared: the topic does not exist and `outbox.declare_topics` is off.
             SchemaOutdated: run `outbox migrate`.
         """
-        message = self._encode(NewMessage(payload, key, headers or {}, idempotency_key), content_type)
+        message = encode(payload, self.limits, key, headers, content_type, idempotency_key)
         return self._run(operations.publish(_checked(topic), message, priority), connection)
 
     @overload
@@ -144,7 +144,7 @@ class Outbox:
         """
         if isinstance(messages, str | bytes | dict):
             raise InvalidMessage(f"publish_many takes many messages, not one {type(messages).__name__}")
-        encoded = (self._encode(m if isinstance(m, NewMessage) else NewMessage(m), None) for m in messages)
+        encoded = map(self._encode, messages)
         return self._run(_publish_in_chunks(_checked(topic), encoded, priority), connection)
 
     @overload
@@ -261,9 +261,13 @@ class Outbox:
 
         return register
 
-    def _encode(self, message: NewMessage, content_type: str | None) -> Encoded:
-        key = message.idempotency_key
-        return payload.encode(message.payload, message.key, message.headers, content_type, self.limits, key)
+    def _encode(self, message: Any) -> Encoded:
+        """A payload, or a NewMessage."""
+        if not isinstance(message, NewMessage):
+            return encode(message, self.limits)
+        return encode(
+            message.payload, self.limits, message.key, message.headers, idempotency_key=message.idempotency_key
+        )
 
     def _run(self, operation: Operation[T], connection: Any) -> T | Awaitable[T]:
         """Run it on the caller's connection: the result, or an awaitable of it."""
@@ -281,7 +285,7 @@ class Outbox:
 
 
 def _checked(topic: str) -> str:
-    payload.check_topic(topic)
+    check_topic(topic)
     return topic
 
 

@@ -14,6 +14,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from outbox import chunks, handling, operations
@@ -25,20 +27,17 @@ from outbox.logs import log
 from outbox.model import Message
 from outbox.operations import Failure, Settlement
 from outbox.pace import Pace
+from outbox.resting import Rest
 from outbox.runners import Coroutines, Threads
 from outbox.settling import Ledger, one_by_one, what_is_held
 from outbox.subscription import Subscription
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
 
-#: Messages in one pull at most.
-_MOST = 100_000
-#: Seconds that an idle consumer polls fast before it dozes: a publisher may have looked before it commits.
-_LINGER = 0.005
-_LINGER_POLL = 0.001
-#: Seconds between polls of a dozing consumer, at most: with notifications, and without.
-_SLOW_POLL = 1.0
-_DEAF_POLL = 0.1
+#: Messages, and bytes of payloads, in one pull at most: more at a time costs Postgres more a message, not less.
+_MOST, _MOST_BYTES = 2_000, 1024 * 1024
+#: Seconds until the next pull, where more is there than could be handed out; and while the worker registers anew.
+_SHORTLY, _REGISTERING = 0.001, 0.1
 #: Seconds between settlements of the finished parts of a lease.
 _PARTS = 0.5
 #: Seconds between looks at all redeliveries that are due, and not only at those of the last moments.
@@ -65,7 +64,7 @@ class Consumer:
         self.lost = asyncio.Event()
         #: Set when a handler could not be stopped: the process must be replaced.
         self.stuck = asyncio.Event()
-        self._database, self._alarm, self._transactions = database, alarm, transactions
+        self._database, self._transactions = database, transactions
         self._leased = subscription.guarantee != "at-most-once"
         self._pace = Pace(subscription.concurrency, subscription.prefetch, subscription.batch)
         self._ledger = Ledger()
@@ -84,9 +83,8 @@ class Consumer:
         self._redelivered: set[int] = set()
         #: What `Database.breaks` was when we last looked for leases that we don't know of.
         self._breaks = 0
-        self._last_message = self._last_overdue = -1e9
-        self._dozing = False
-        self._waking: asyncio.Future[None] | None = None
+        self._last_overdue = -1e9
+        self._rest = Rest(self, alarm)
         self._chance = random.Random()
         self._runner: Threads | Coroutines = self._make_runner(watchdog)
 
@@ -110,18 +108,21 @@ class Consumer:
     async def _pull_while_there_is_room(self) -> None:
         while not self._stopping.is_set():
             want = self._pace.in_hand
-            room = min(want - len(self._waiting) - self._running, _MOST)
+            room = want - len(self._waiting) - self._running
             if room < max(1, want // 2):
                 self._room.clear()
                 await self._room.wait()
                 continue
-            messages = await self._pull(room)
+            asked = time.monotonic()
+            batches = await self._pull(min(room, _MOST))
             if self._stopping.is_set() and self._leased:
                 return  # they go back with all that the worker holds
-            if messages:
-                self._accept(messages)
+            if batches:
+                self._accept(batches)
+            elif await self._has_more():
+                await asyncio.sleep(_SHORTLY)
             else:
-                await self._rest()
+                await self._rest.wait(time.monotonic() - asked)
 
     async def _settle_until_finished(self) -> None:
         """Settle what is finished, as soon as it is and the settlement before has committed; in the end all of it."""
@@ -143,6 +144,8 @@ class Consumer:
         for event in (self._room, self.rung):
             event.set()
         if self._leased:
+            for chunk in self._under_way:
+                chunk.halt()
             self._runner.stop()
             self._waiting.clear()
 
@@ -163,7 +166,7 @@ class Consumer:
         if self._leased:
             self._waiting.clear()
             for chunk in self._under_way:
-                chunk.lose()
+                chunk.halt()
         self._ledger.clear()
         self._redelivered.clear()
         self.lost.clear()
@@ -183,25 +186,25 @@ class Consumer:
             *told,
         )
 
-    async def _pull(self, limit: int) -> list[Message]:
+    async def _pull(self, limit: int) -> list[list[Message]]:
         worker, overdue = self.worker, time.monotonic() - self._last_overdue > _OVERDUE
         if overdue or self._breaks != self._database.breaks:
             await self._release_unknown()
         try:
-            messages = await self._database.run(
-                operations.pull(self.name, worker, limit, self._lease_size, overdue, self._leased)
+            batches = await self._database.run(
+                operations.pull(self.name, worker, limit, _MOST_BYTES, self._lease_size, overdue, self._leased)
             )
         except WorkerLost:
             if worker == self.worker:
                 self.lost.set()
-            await asyncio.sleep(_DEAF_POLL)  # while the worker registers anew
+            await asyncio.sleep(_REGISTERING)  # while the worker registers anew
             return []
         except AWAY as error:
             await self._database.wait_until_back(error)
             return []
-        if overdue and not any(message.redelivered for message in messages):
+        if overdue and not any(batch[0].redelivered for batch in batches):
             self._last_overdue = time.monotonic()
-        return messages if worker == self.worker or not self._leased else []
+        return batches if worker == self.worker or not self._leased else []
 
     async def _release_unknown(self) -> None:
         """Give back leases that are ours and that we don't know of.
@@ -220,36 +223,17 @@ class Consumer:
         """A transaction that settles has leases of its own, so that handlers don't wait for one another."""
         return self.subscription.batch if self.subscription.guarantee == "exactly-once" else None
 
-    def _accept(self, messages: list[Message]) -> None:
-        for message in messages:
-            if message.lease_id is not None:
-                self._ledger.open(message.lease_id, message.offset)
-                if message.redelivered:
-                    self._redelivered.add(message.lease_id)
-        self._last_message = time.monotonic()
-        self._waiting.extend(messages)
+    def _accept(self, batches: list[list[Message]]) -> None:
+        for messages in batches:
+            batch = messages[0].batch
+            if batch.lease_id is not None:
+                self._ledger.open(batch.lease_id, [message.offset for message in messages])
+                if batch.redelivered:
+                    self._redelivered.add(batch.lease_id)
+            self._waiting.extend(messages)
+            self._pace.note_size(len(messages), batch.bytes)
+        self._rest.end()
         self._dispatch()
-        if self._dozing:
-            self._dozing = False
-            self._waking = asyncio.ensure_future(self._alarm.wake(self))
-
-    async def _rest(self) -> None:
-        """Nothing there: poll fast for a moment, then doze until the alarm rings or it is time for a slow poll."""
-        quiet = time.monotonic() - self._last_message
-        if quiet < _LINGER or await self._has_more():
-            await asyncio.sleep(_LINGER_POLL)
-            return
-        self._dozing = True
-        if await self._alarm.doze(self):
-            return  # to pull once more
-        longest = _SLOW_POLL if self._alarm.listening else _DEAF_POLL
-        try:  # not wait_for: in Python 3.11 it may swallow a cancellation
-            async with asyncio.timeout(min(quiet / 8, longest * self._chance.uniform(0.8, 1))):
-                await self.rung.wait()
-        except TimeoutError:
-            return
-        self.rung.clear()
-        self._last_message = time.monotonic()
 
     async def _has_more(self) -> bool:
         """A pull that only parked messages returned none, and yet there may be more behind them."""
@@ -275,10 +259,9 @@ class Consumer:
         self._under_way.discard(chunk)
         self._idle_runners += 1
         self._running -= chunk.size
-        if chunk.results:
-            self._pace.note(len(chunk.results), chunk.seconds)
-        for message, error in chunk.results:
-            self._close(message, error)
+        if chunk.outcomes:
+            self._pace.note(chunk.outcomes, chunk.seconds)
+        self._close(chunk)
         self._settleable.set()
         self._room.set()
         self._dispatch()
@@ -306,37 +289,42 @@ class Consumer:
 
     def _close_stuck(self, chunk: Chunk, call: Call | None) -> None:
         """Close what a chunk has come to; the call, if any, is the one that does not end."""
-        chunk.given_up = True
-        for message, error in chunk.results:
-            self._close(message, error)
+        chunk.give_up()
+        self._close(chunk)
         if call:
             self.stuck.set()
-            for message, stuck in zip(call.messages, handling.stuck(self.subscription, call), strict=True):
-                self._close(message, stuck)
+            guilty = chunk.open_messages(call)[: 1 if call.apart else None]
+            for message, stuck in zip(guilty, handling.stuck(self.subscription, guilty), strict=True):
+                self._fail(message, stuck)
 
-    def _failure(self, message: Message, error: Exception) -> Failure:
-        return handling.failure_of(self.subscription, message, message.lease_id or 0, error, self._chance)
+    def _close(self, chunk: Chunk) -> None:
+        """Enter into the ledger what became of a chunk's messages."""
+        for batch, messages in groupby(chunk.done, key=attrgetter("batch")):
+            if batch.lease_id is None:
+                continue
+            offsets = [message.offset for message in messages]
+            if self.subscription.guarantee != "exactly-once":
+                self._ledger.close(batch.lease_id, offsets)
+            elif self._ledger.settled(batch.lease_id, offsets):
+                self._forget({batch.lease_id})
+        for message, error in chunk.failed:
+            self._fail(message, error)
 
-    def _close(self, message: Message, error: Exception | None) -> None:
+    def _fail(self, message: Message, error: Exception) -> None:
         lease = message.lease_id
         if lease is None:
-            if error is not None:
-                self._log_failure(logging.ERROR, "failed without a lease: message dropped", message, error)
-        elif error is None and self.subscription.guarantee != "exactly-once":
-            self._ledger.close(lease, message.offset, None)
-        elif error is None:
-            if self._ledger.settled(lease, message.offset):
-                self._forget({lease})
+            self._log_failure(logging.ERROR, "failed without a lease: message dropped", message, error)
         elif isinstance(error, LeaseLost):
             self._lose(lease)
             self._forget({lease})
             self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, error)
         else:
-            self._fail(message, lease, error)
+            self._enter_failure(
+                handling.failure_of(self.subscription, message, lease, error, self._chance), message, error
+            )
 
-    def _fail(self, message: Message, lease: int, error: Exception) -> None:
-        failure = self._failure(message, error)
-        self._ledger.close(lease, message.offset, failure)
+    def _enter_failure(self, failure: Failure, message: Message, error: Exception) -> None:
+        self._ledger.fail(failure)
         if isinstance(error, Deferred):
             return
         if failure.delay is None:

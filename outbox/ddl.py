@@ -57,10 +57,12 @@ DECLARE
     function text;
 BEGIN
     FOR object IN
-        SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+        SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE'
+                    ELSE 'TABLE' END AS kind,
                c.oid::regclass AS name
         FROM pg_class c
-        WHERE c.relnamespace = 'outbox'::regnamespace AND c.relkind IN ('v', 'S', 'r', 'p') AND NOT c.relispartition
+        WHERE c.relnamespace = 'outbox'::regnamespace AND c.relkind IN ('v', 'S', 'c', 'r', 'p')
+          AND NOT c.relispartition
           AND c.relname NOT LIKE 'alembic_version%'
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass
                                                     AND d.deptype IN ('i', 'a'))

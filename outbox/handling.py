@@ -6,12 +6,14 @@ import asyncio
 import inspect
 import os
 import random
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from typing import Any
 
 from outbox import logs, operations
-from outbox.chunks import Call, Deferred, is_final
+from outbox.chunks import Call, Chunk, Deferred, is_final
 from outbox.connection import run, run_async
 from outbox.errors import InvalidOutcome, LeaseLost, OutboxError, TimeLimitExceeded
 from outbox.logs import redact
@@ -46,7 +48,7 @@ def handle(
                 run(operations.settle(worker, settlement, durable=True), transaction)
         return outcomes
     except BaseException as error:  # whatever it is, the thread goes on with the next message
-        return failed(subscription, call, Interrupted() if post.interrupted else error)
+        return failed(subscription, call.messages, Interrupted() if post.interrupted else error)
 
 
 async def handle_async(
@@ -63,23 +65,109 @@ async def handle_async(
                 await run_async(operations.settle(worker, settlement, durable=True), transaction)
         return outcomes
     except BaseException as error:
+        if _is_cancelled(error, post):
+            raise
+        return failed(subscription, call.messages, Interrupted() if post.interrupted else error)
+
+
+def handle_apart(subscription: Subscription, chunk: Chunk, call: Call, post: Post) -> None:
+    """Call a handler that shares nothing with each message of a call, and tell the chunk what became of each."""
+    messages = iter(call.messages)
+    try:
+        try:
+            while _handle_until_one_fails(subscription, chunk, messages, post):
+                pass
+        finally:
+            post.end()
+    except Interrupted:
+        post.end()  # it may have struck where no handler was at work
+
+
+def _handle_until_one_fails(subscription: Subscription, chunk: Chunk, messages: Iterator[Message], post: Post) -> bool:
+    """The innermost loop: nothing in it but the handler and two clock hands. True: go on after a failure."""
+    handler, done, now = subscription.handler, chunk.done.append, time.monotonic
+    try:
+        for message in messages:
+            post.since = now()
+            outcome = handler(message)
+            if outcome is not None:
+                _check(outcome)
+            done(message)
+            if chunk.disturbed:
+                return False
+    except BaseException as error:  # whatever it is, the thread goes on with the next message
+        _note_failure(subscription, chunk, message, error, post)
+        return not chunk.disturbed
+    return False
+
+
+async def handle_apart_async(subscription: Subscription, chunk: Chunk, call: Call, post: Post) -> None:
+    """Call a coroutine handler that shares nothing, as `handle_apart` does."""
+    handler, done, now = subscription.handler, chunk.done.append, time.monotonic
+    try:
+        for message in call.messages:
+            post.since = now()
+            try:
+                outcome = await handler(message)
+                if outcome is not None:
+                    _check(outcome)
+                done(message)
+            except BaseException as error:
+                if _is_cancelled(error, post):
+                    raise
+                _note_failure(subscription, chunk, message, error, post)
+            if post.interrupted:
+                _take_back(post)
+            if chunk.disturbed:
+                return
+    finally:
+        post.end()
+
+
+def _note_failure(subscription: Subscription, chunk: Chunk, message: Message, error: BaseException, post: Post) -> None:
+    """Note why a message failed that stands apart; an interrupt may have come too late for the one it was meant for."""
+    if post.interrupted:
+        is_over = post.is_over()
+        _take_back(post)
+        if chunk.done and chunk.done[-1] is message:
+            return
+        if is_over:
+            error = Interrupted()
+        elif isinstance(error, Interrupted):
+            error = Deferred()
+    chunk.failed.append((message, _as_exception(subscription, error)))
+
+
+def _take_back(post: Post) -> None:
+    """An interrupt has done its work, or came too late; the next message is not to feel it."""
+    post.go_on()
+    _uncancel()
+
+
+def _uncancel() -> None:
+    with suppress(RuntimeError):  # a thread has no task
         task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise  # it is we who are cancelled, and not something that the handler waited for
-        return failed(subscription, call, Interrupted() if post.interrupted else error)
+        if task is not None and task.cancelling():
+            task.uncancel()
 
 
-def failed(subscription: Subscription, call: Call, error: BaseException) -> Outcomes | None:
+def _is_cancelled(error: BaseException, post: Post) -> bool:
+    """Is it we who are cancelled, and not something that the handler waited for, or its call?"""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and not post.interrupted and bool(task and task.cancelling())
+
+
+def failed(subscription: Subscription, messages: list[Message], error: BaseException) -> Outcomes | None:
     """What a call comes to whose effects rolled back: an error for its message, or the same again one by one."""
     reason = _as_exception(subscription, error)
-    together = len(call.messages) > 1 and not isinstance(reason, NotBegun) and subscription.guarantee != "at-most-once"
-    return None if together else [reason] * len(call.messages)
+    together = len(messages) > 1 and not isinstance(reason, NotBegun) and subscription.guarantee != "at-most-once"
+    return None if together else [reason] * len(messages)
 
 
-def stuck(subscription: Subscription, call: Call) -> list[Exception]:
+def stuck(subscription: Subscription, messages: list[Message]) -> list[Exception]:
     """What a call comes to that can't be ended; of many, nobody knows who is guilty: they are tried one by one."""
-    outcomes = failed(subscription, call, Interrupted())
-    return [Deferred() if outcomes is None else outcomes[0] or Deferred()] * len(call.messages)
+    outcomes = failed(subscription, messages, Interrupted())
+    return [Deferred() if outcomes is None else outcomes[0] or Deferred()] * len(messages)
 
 
 def _as_exception(subscription: Subscription, error: BaseException) -> Exception:
@@ -120,9 +208,8 @@ async def _talk_async(subscription: Subscription, call: Call, given: dict[str, A
         raise
     finally:
         post.end()
-        task = asyncio.current_task()
-        if post.interrupted and task is not None and task.cancelling():
-            task.uncancel()
+        if post.interrupted:
+            _uncancel()
 
 
 def failure_of(

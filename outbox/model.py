@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -46,73 +46,79 @@ class NewMessage:
     idempotency_key: str | None = None
 
 
-class Message:
-    """A message as a handler gets it. `payload` and `headers` are decoded when they are first read."""
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """What messages have in common that were pulled from one partition under one lease."""
 
-    __slots__ = (
-        "_headers",
-        "_payload",
-        "attempt",
-        "key",
-        "lease_id",
-        "offset",
-        "partition",
-        "partition_id",
-        "priority",
-        "published_at",
-        "raw",
-        "redelivered",
-        "topic",
-    )
-
+    #: None: there is nothing to settle (at-most-once).
     lease_id: int | None
-    #: The number of this try: 1 for the first.
     attempt: int
-    #: Was it handed out before: tried, released, or in the hands of a worker that died? False is no promise of a first
-    #: time after a replay.
     redelivered: bool
     topic: str
-    #: The partition's number in its topic: 0 to partitions - 1.
     partition: int
-    #: 0 to 9, the higher is delivered first.
     priority: int
     partition_id: int
-    offset: int
-    #: When publish was called, by the database's clock; the commit came after it.
-    published_at: datetime
-    key: str | None
-    #: The stored bytes: JSON text in UTF-8, or the raw body.
-    raw: bytes
+    #: Bytes of all their payloads.
+    bytes: int
 
-    def __init__(
-        self,
-        lease_id: int | None,
-        attempt: int,
-        redelivered: bool,
-        topic: str,
-        partition: int,
-        priority: int,
-        partition_id: int,
-        offset: int,
-        published_at: datetime,
-        key: str | None,
-        headers: bytes | None,
-        json: bytes | None,
-        body: bytes | None,
-    ) -> None:
-        self.lease_id = lease_id
-        self.attempt = attempt
-        self.redelivered = redelivered
-        self.topic = topic
-        self.partition = partition
-        self.priority = priority
-        self.partition_id = partition_id
-        self.offset = offset
-        self.published_at = published_at
-        self.key = key
-        self._headers: bytes | dict[str, str] | None = headers
-        self._payload: Any = body if json is None else _UNREAD
-        self.raw = body if json is None else json  # type: ignore[assignment]  # one of the two is set
+
+class Message(msgspec.Struct, eq=False, gc=False):
+    """A message as a handler gets it. `payload` and `headers` are decoded when they are first read."""
+
+    batch: Batch
+    #: Ascending in the partition, with holes where transactions rolled back.
+    offset: int
+    #: Microseconds since the beginning of 2000, UTC, as Postgres counts.
+    _published_at: int
+    key: str | None
+    _headers: bytes | dict[str, str] | None
+    _json: bytes | None
+    _body: bytes | None
+    _payload: Any = msgspec.UNSET
+
+    @property
+    def lease_id(self) -> int | None:
+        return self.batch.lease_id
+
+    @property
+    def attempt(self) -> int:
+        """The number of this try: 1 for the first."""
+        return self.batch.attempt
+
+    @property
+    def redelivered(self) -> bool:
+        """Was it handed out before: tried, released, or in the hands of a worker that died?
+
+        False is no promise of a first time after a replay.
+        """
+        return self.batch.redelivered
+
+    @property
+    def topic(self) -> str:
+        return self.batch.topic
+
+    @property
+    def partition(self) -> int:
+        """The partition's number in its topic: 0 to partitions - 1."""
+        return self.batch.partition
+
+    @property
+    def priority(self) -> int:
+        """0 to 9, the higher is delivered first."""
+        return self.batch.priority
+
+    @property
+    def partition_id(self) -> int:
+        return self.batch.partition_id
+
+    @property
+    def published_at(self) -> datetime:
+        """When publish was called, in UTC, by the database's clock; the commit came after it."""
+        return _POSTGRES_EPOCH + timedelta(microseconds=self._published_at)
+
+    @property
+    def raw(self) -> bytes:
+        """The stored bytes: JSON text in UTF-8, or the raw body."""
+        return self._body if self._json is None else self._json  # type: ignore[return-value]  # one of the two is set
 
     @property
     def id(self) -> MessageId:
@@ -122,15 +128,15 @@ class Message:
     @property
     def payload(self) -> Any:
         """The JSON value, or the bytes that were published."""
-        if self._payload is _UNREAD:
-            self._payload = msgspec.json.decode(self.raw)
+        if self._payload is msgspec.UNSET:
+            self._payload = self._body if self._json is None else msgspec.json.decode(self._json)
         return self._payload
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers; empty if there are none."""
-        if not isinstance(self._headers, dict):
-            self._headers = msgspec.json.decode(self._headers, type=dict[str, str]) if self._headers else {}
+        if not isinstance(self._headers, dict):  # binary jsonb begins with a version byte
+            self._headers = msgspec.json.decode(self._headers[1:], type=dict[str, str]) if self._headers else {}
         return self._headers
 
     def decode(self, kind: type[T]) -> T:
@@ -145,8 +151,7 @@ class Message:
         return f"<Message {self.id} of {self.topic!r}, key {self.key!r}, attempt {self.attempt}>"
 
 
-_UNREAD = object()
-
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 _LONGEST_RETRY = timedelta(days=3650)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from outbox import version
-from outbox.model import Message, MessageId
+from outbox.model import Batch, Message, MessageId
 from outbox.payload import Encoded
 
 T = TypeVar("T")
@@ -25,8 +26,8 @@ class Statement(NamedTuple):
 
     sql: str
     args: tuple[Any, ...] = ()
-    #: Ask for binary results, with JSON as bytes, where the driver knows them.
-    binary: bool = False
+    #: Results as they came over the wire in psycopg: JSON as bytes, times as microseconds since the beginning of 2000.
+    raw: bool = False
 
 
 Operation = Generator[Statement, list[Row], T]
@@ -97,7 +98,7 @@ def publish_many(topic: str, messages: list[Encoded], priority: int) -> Operatio
 
 def _array(values: tuple[Any, ...]) -> list[Any] | None:
     """A column as an array, or None if no message has one."""
-    return list(values) if any(value is not None for value in values) else None
+    return None if values.count(None) == len(values) else list(values)
 
 
 def declare_topic(
@@ -159,15 +160,25 @@ def topics_of(subscription: str) -> Operation[dict[int, int]]:
 
 
 def pull(
-    subscription: str, worker: int, limit: int, lease_size: int | None, overdue: bool, leased: bool
-) -> Operation[list[Message]]:
-    """Needs a transaction of its own."""
+    subscription: str, worker: int, limit: int, max_bytes: int, lease_size: int | None, overdue: bool, leased: bool
+) -> Operation[list[list[Message]]]:
+    """Needs a transaction of its own; returns the messages of each lease, in order."""
     rows = yield Statement(
-        "SELECT * FROM outbox.pull(%s, %s, %s, %s, %s, %s)",
-        (subscription, worker, limit, lease_size, overdue, leased),
-        binary=True,
+        "SELECT * FROM outbox.pull_batches(%s, %s, %s, %s, %s, %s, %s)",
+        (subscription, worker, limit, lease_size, overdue, leased, max_bytes),
+        raw=True,
     )
-    return [Message(*row) for row in rows]
+    return [_messages(*row) for row in rows]
+
+
+def _messages(
+    lease: int | None, attempt: int, redelivered: bool, topic: str, partition: int, priority: int, partition_id: int,
+    offsets: list[int], *columns: list[Any] | None,
+) -> list[Message]:  # fmt: skip  # a row of outbox.batch
+    """The messages of a batch, from its columns; a column that no message has is None."""
+    size = sum(len(one) for column in columns[-2:] if column for one in column if one is not None)
+    batch = Batch(lease, attempt, redelivered, topic, partition, priority, partition_id, size)
+    return list(map(Message, repeat(batch), offsets, *(repeat(None) if c is None else c for c in columns)))
 
 
 def settle(worker: int, settlement: Settlement, durable: bool) -> Operation[None]:

@@ -6,7 +6,9 @@ from __future__ import annotations
 _AHEAD = 0.25
 #: Seconds of work to hand to a runner at a time, so that a fast handler pays no hop for each message.
 _CHUNK = 0.005
-_MOST = 2_000
+_MOST = 4_000
+#: Bytes of payloads to have in hand at most, as far as handlers need no more to be busy.
+_MOST_BYTES = 8 * 1024 * 1024
 
 
 class Pace:
@@ -23,6 +25,11 @@ class Pace:
         self._least = 2 * concurrency * batch
         self._prefetch = prefetch
         self._seconds: float | None = None
+        self._bytes = 1.0
+
+    def note_size(self, messages: int, size: int) -> None:
+        """Take into account how large the messages of a pull were."""
+        self._bytes = max(1.0, 0.5 * self._bytes + 0.5 * size / messages)
 
     def note(self, messages: int, seconds: float) -> None:
         """Take into account that a runner handled so many messages in so much time."""
@@ -32,6 +39,10 @@ class Pace:
     @property
     def in_hand(self) -> int:
         """Messages to have pulled and not yet handled."""
+        return max(self._concurrency, min(self._wanted, int(_MOST_BYTES / self._bytes)))
+
+    @property
+    def _wanted(self) -> int:
         if self._prefetch is not None:
             return self._prefetch
         if self._seconds is None:

@@ -45,10 +45,10 @@ class Encoded(NamedTuple):
 
 def encode(
     value: Any,
-    key: str | None,
-    headers: dict[str, str] | None,
-    content_type: str | None,
     limits: Limits,
+    key: str | None = None,
+    headers: dict[str, str] | None = None,
+    content_type: str | None = None,
     idempotency_key: str | None = None,
 ) -> Encoded:
     """Check and encode one message. Raises InvalidMessage, which says what is wrong and what the limit is."""

@@ -45,7 +45,8 @@ class Post:
         self.call: Call | None = None
         #: The handler's transaction, if it has one whose query can be cancelled.
         self.connection: psycopg.Connection[Any] | None = None
-        self._since: float | None = None
+        #: When the handler was called; None: it is not at work.
+        self.since: float | None = None
         self._interrupted_at = 0.0
         #: Was the handler of this call interrupted?
         self.interrupted = False
@@ -56,32 +57,41 @@ class Post:
 
     def begin(self) -> None:
         """From here on the handler runs."""
-        self._since = time.monotonic()
+        self.since = time.monotonic()
 
     def end(self) -> None:
         """From here on nothing interrupts; it may be called twice."""
         with self._lock:
-            self._since = self.connection = None
+            self.since = self.connection = None
             if self.interrupted:
                 self._calm()
+
+    def is_over(self) -> bool:
+        """Has the handler that is at work had its time? If not, an interrupt was meant for the one before it."""
+        return self.since is not None and time.monotonic() - self.since >= self.limit
+
+    def go_on(self) -> None:
+        """What was interrupted has ended, and the call goes on with its next message."""
+        self.end()
+        self.interrupted = False
 
     def look(self) -> None:
         """Interrupt a handler that is over its limit; give up what goes on regardless. In the watchdog's thread."""
         with self._lock:
-            if self._since is None or self.call is None or time.monotonic() - self._since < self.limit:
+            if self.call is None or not self.is_over():
                 return
             if not self.interrupted:
                 self.interrupted, self._interrupted_at = True, time.monotonic()
                 self._interrupt()
             elif time.monotonic() - self._interrupted_at > _GRACE and self.chunk is not None:
-                self._since = None
+                self.since = None
                 self._give_up(self.chunk, self.call)
 
     def forgive(self, seconds: float) -> None:
         """The whole process stood still for so long."""
         with self._lock:
-            if self._since is not None:
-                self._since += seconds
+            if self.since is not None:
+                self.since += seconds
             self._interrupted_at += seconds
 
     def _interrupt(self) -> None:
@@ -119,8 +129,10 @@ class TaskPost(Post):
         self.task.get_loop().call_soon_threadsafe(self._cancel, self.call)
 
     def _cancel(self, call: Call | None) -> None:
-        if self.call is call and self._since is not None:  # it has not ended meanwhile
+        if self.call is call and self.is_over():
             self.task.cancel()
+        elif self.call is call:  # it has ended meanwhile
+            self.interrupted = False
 
     def _calm(self) -> None:
         """A task is cancelled only while its handler runs."""

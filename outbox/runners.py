@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from outbox import handling
 from outbox.chunks import Call, Chunk
 from outbox.handling import Outcomes
 from outbox.posts import GiveUp, Post, TaskPost, ThreadPost
@@ -35,7 +36,6 @@ class Threads:
         self._loop = asyncio.get_running_loop()
         self._chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._size = size
-        self._stopping = False
         for number in range(size):
             threading.Thread(target=self._run, name=f"handler-{number}", daemon=True).start()
 
@@ -43,8 +43,7 @@ class Threads:
         self._chunks.put(chunk)
 
     def stop(self) -> None:
-        """Let each thread finish the call that it is at."""
-        self._stopping = True
+        """Let each thread end when its chunk does."""
         for _ in range(self._size):
             self._chunks.put(None)
 
@@ -54,9 +53,13 @@ class Threads:
             self._watchdog.watch(post)
         while (chunk := self._chunks.get()) is not None:
             began = time.perf_counter()
-            while not self._stopping and (call := chunk.next_call()):
+            while call := chunk.next_call():
                 post.take(chunk, call)
-                chunk.note(call, self._handle(call, post))
+                if call.apart:
+                    handling.handle_apart(chunk.subscription, chunk, call, post)
+                    chunk.note_apart(call)
+                else:
+                    chunk.note(call, self._handle(call, post))
             chunk.seconds = time.perf_counter() - began
             self._tell(self._done, chunk)
 
@@ -80,7 +83,6 @@ class Coroutines:
         self._watchdog, self._limit = watchdog, limit
         self._loop = asyncio.get_running_loop()
         self._posts: dict[asyncio.Task[None], TaskPost] = {}
-        self._stopping = False
 
     def start(self, chunk: Chunk) -> None:
         post = TaskPost(self._limit or math.inf, self._tell_give_up)
@@ -91,8 +93,7 @@ class Coroutines:
             self._watchdog.watch(post)
 
     def stop(self) -> None:
-        """Let each task finish the call that it is at."""
-        self._stopping = True
+        """Each task ends when its chunk does."""
 
     def interrupted_chunks(self) -> list[tuple[Chunk, Call | None]]:
         """What is under way, asked from another thread while the loop stands still; with the call that blocks it."""
@@ -108,9 +109,13 @@ class Coroutines:
 
     async def _run(self, chunk: Chunk, post: TaskPost) -> None:
         began = time.perf_counter()
-        while not self._stopping and (call := chunk.next_call()):
+        while call := chunk.next_call():
             post.take(chunk, call)
-            chunk.note(call, await self._handle(call, post))
+            if call.apart:
+                await handling.handle_apart_async(chunk.subscription, chunk, call, post)
+                chunk.note_apart(call)
+            else:
+                chunk.note(call, await self._handle(call, post))
         chunk.seconds = time.perf_counter() - began
         self._done(chunk)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from outbox.operations import Failure, Settlement, ranges
@@ -31,32 +32,33 @@ class Ledger:
     def leases(self) -> list[int]:
         return list(self._leases)
 
-    def open(self, lease: int, offset: int) -> None:
-        """Note that a message was pulled."""
-        known = self._leases.get(lease)
-        if known is None:
-            self._leases[lease] = _Lease({offset})
-        else:
-            known.open.add(offset)
+    def open(self, lease: int, offsets: Iterable[int]) -> None:
+        """Note that messages were pulled."""
+        self._leases[lease] = _Lease(set(offsets))
 
-    def close(self, lease: int, offset: int, failure: Failure | None) -> None:
-        """Note that a message is done, or failed. A lease that was dropped is passed over."""
+    def close(self, lease: int, offsets: Iterable[int]) -> None:
+        """Note that messages are done. A lease that was dropped is passed over."""
         known = self._leases.get(lease)
-        if known is None or offset not in known.open:
+        if known is None or not (closed := known.open.intersection(offsets)):
             return
-        known.open.discard(offset)
-        known.closed.append(offset)
-        if failure:
-            self._failures.setdefault(lease, []).append(failure)
+        known.open -= closed
+        known.closed.extend(closed)
         if not known.open:
             self._finished.append(lease)
 
-    def settled(self, lease: int, offset: int) -> bool:
-        """Note that the handler's own transaction settled a message; True if nothing of its lease is left."""
+    def fail(self, failure: Failure) -> None:
+        """Note that a message failed. A lease that was dropped is passed over."""
+        known = self._leases.get(failure.lease)
+        if known is not None and failure.offset in known.open:
+            self._failures.setdefault(failure.lease, []).append(failure)
+            self.close(failure.lease, (failure.offset,))
+
+    def settled(self, lease: int, offsets: Iterable[int]) -> bool:
+        """Note that the handler's own transaction settled messages; True if nothing of their lease is left."""
         known = self._leases.get(lease)
         if known is None:
             return True
-        known.open.discard(offset)
+        known.open.difference_update(offsets)
         if known.open:
             return False
         if known.closed:

@@ -68,6 +68,11 @@ class Subscription:
         """Is the handler a coroutine function?"""
         return _is_async(self.handler)
 
+    @property
+    def stands_apart(self) -> bool:
+        """Is what becomes of a message nothing to any other: no call, transaction or order that they share?"""
+        return self.wants is None and not self.takes_list and self.on_failure is None
+
 
 def declare(
     name: str,

@@ -97,7 +97,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a pull does not wait for its turn",
-        "pull.sql",
+        "pull_batches.sql",
         "IF pg_try_advisory_xact_lock(outbox.turn_lock(reader.id, candidates[i])) THEN",
         "IF true THEN",
         PULL + "a_partition_that_another_pull_is_reading_is_skipped_without_waiting",
@@ -175,7 +175,7 @@ MUTATIONS = [
     Mutation(
         "a message of a parked key is handed out",
         "take.sql",
-        "CASE WHEN on_failure = 'park' AND f.key IS NOT NULL",
+        "CASE WHEN on_failure = 'park' AND w.key IS NOT NULL",
         "CASE WHEN false",
         ORDER + "park_lets_other_keys_pass_and_keeps_the_order_of_the_key",
     ),

@@ -4,14 +4,11 @@
 -- rollbacks, and remembers the transactions that are open. on_failure is NULL for an unordered subscription; an ordered one
 -- remembers its batch, and where failures park the key, messages of a parked key go to wait behind it. Internal: see pull.
 CREATE FUNCTION outbox.take(
-    reader int, worker bigint, turns int[], ends bigint[], max_messages int, lease_size int, leased boolean, on_failure text
-) RETURNS TABLE (
-    lease_id bigint, attempt smallint, redelivered boolean, topic text, partition smallint, priority smallint, partition_id int,
-    "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
-)
+    reader int, worker bigint, turns int[], ends bigint[], max_messages int, max_bytes bigint, lease_size int, leased boolean,
+    on_failure text
+) RETURNS SETOF outbox.batch
 LANGUAGE plpgsql
 AS $$
-#variable_conflict use_column
 BEGIN
     RETURN QUERY
     WITH turn AS MATERIALIZED (
@@ -42,42 +39,60 @@ BEGIN
             WHERE m.partition_id = t.partition_id AND m."offset" > t."offset"
             ORDER BY m."offset" LIMIT max_messages
         ) AS m
-    ), taken AS MATERIALIZED (
-        SELECT f.*, (row_number() OVER in_order - 1) / coalesce(lease_size, max_messages) AS piece,
-               row_number() OVER in_order AS place,
-               CASE WHEN on_failure = 'park' AND f.key IS NOT NULL
-                    THEN outbox.lane_is_taken(reader, f.partition_id, f.key) ELSE false END AS waits
-        FROM found f
-        WINDOW in_order AS (ORDER BY f.nth, f.fresh, f."offset")
+    ), weighed AS (
+        SELECT f.*, row_number() OVER up_to_here AS place, sum(f.size) OVER up_to_here AS bytes
+        FROM (SELECT f.*, coalesce(octet_length(f.payload::text), octet_length(f.body)) AS size FROM found f) AS f
+        WINDOW up_to_here AS (ORDER BY f.nth, f.fresh, f."offset" ROWS UNBOUNDED PRECEDING)
         ORDER BY f.nth, f.fresh, f."offset" LIMIT max_messages
-    ), cut AS (  -- where the limit fell: turns before it have been read to the end, turns after it not at all
-        SELECT CASE WHEN count(*) = max_messages THEN max(nth) ELSE cardinality(turns) + 1 END AS nth FROM taken
+    ), piece AS MATERIALIZED (  -- what goes into one lease; what waits in a lane is a piece of its own
+        SELECT t.nth, t.partition_id, t.waits, t.piece, count(*) AS messages, max(t.bytes) AS bytes,
+               max(t."offset") FILTER (WHERE t.fresh) AS last_fresh, min(t."offset") AS low, max(t."offset") AS high,
+               array_agg(t."offset") AS offsets,
+               array_agg(t.xid) AS xids,
+               array_agg(t.published_at) AS published_at,
+               CASE WHEN count(t.key) > 0 THEN array_agg(t.key) END AS keys,
+               CASE WHEN count(t.headers) > 0 THEN array_agg(t.headers) END AS headers,
+               CASE WHEN count(t.payload) > 0 THEN array_agg(t.payload) END AS payloads,
+               CASE WHEN count(t.body) > 0 THEN array_agg(t.body) END AS bodies
+        FROM (SELECT w.*, (w.place - 1) / coalesce(lease_size, max_messages) AS piece,
+                     CASE WHEN on_failure = 'park' AND w.key IS NOT NULL
+                          THEN outbox.lane_is_taken(reader, w.partition_id, w.key) ELSE false END AS waits
+              FROM weighed w
+              WHERE w.bytes - w.size < max_bytes  -- the one that goes beyond it is the last
+              OFFSET 0) AS t
+        GROUP BY t.nth, t.partition_id, t.waits, t.piece
+    ), cut AS (  -- where a limit fell: turns before it have been read to the end, turns after it not at all
+        SELECT CASE WHEN sum(messages) = max_messages OR max(bytes) >= max_bytes
+                    THEN max(nth) ELSE cardinality(turns) + 1 END AS nth FROM piece
     ), progress AS MATERIALIZED (
         SELECT t.*, took.last_fresh,
                CASE WHEN t.nth < cut.nth THEN greatest(t."offset", t.ended, took.last_fresh)
                     ELSE coalesce(took.last_fresh, t."offset") END AS reached
         FROM turn t
         JOIN cut ON t.nth <= cut.nth
-        LEFT JOIN (SELECT nth, max("offset") AS last_fresh FROM taken WHERE fresh GROUP BY nth) AS took ON took.nth = t.nth
+        LEFT JOIN (SELECT nth, max(last_fresh) AS last_fresh FROM piece GROUP BY nth) AS took ON took.nth = t.nth
     ), known AS MATERIALIZED (  -- the open transactions of each cursor; no row that was taken is above its floor
         SELECT t.nth, o.xid, greatest(o.floor, caught.last) AS floor
         FROM turn t
         CROSS JOIN LATERAL unnest(t.open, t.floor) AS o (xid, floor)
-        LEFT JOIN (SELECT nth, xid, max("offset") AS last FROM taken WHERE NOT fresh GROUP BY nth, xid) AS caught
-               ON caught.nth = t.nth AND caught.xid = o.xid
+        CROSS JOIN LATERAL (
+            SELECT max(m."offset") AS last
+            FROM piece p CROSS JOIN LATERAL unnest(p.offsets, p.xids) AS m ("offset", xid)
+            WHERE p.nth = t.nth AND m.xid = o.xid AND m."offset" <= t."offset"
+        ) AS caught
     ), running AS MATERIALIZED (  -- draws our xid, after the snapshot
         SELECT outbox.open_xids(pg_current_snapshot()) AS xids
         WHERE EXISTS (SELECT FROM progress WHERE reached > "offset")
     ), earlier AS (  -- rows of transactions that run are not theirs, but of another cluster's (a restore); theirs lie above
-        SELECT t.nth, t.xid, max(t."offset") AS last
-        FROM running CROSS JOIN taken t
-        WHERE t.fresh AND t.xid = ANY (running.xids)
-        GROUP BY t.nth, t.xid
-    ), batch AS MATERIALIZED (
-        SELECT CASE WHEN leased THEN outbox.new_lease_id() END AS lease_id, b.*,
-               topic.name AS topic, part.number, part.priority
-        FROM (SELECT t.partition_id, t.piece, min(t."offset") AS low, max(t."offset") AS high, count(*) AS messages
-              FROM taken t WHERE NOT t.waits GROUP BY t.partition_id, t.piece ORDER BY min(t.place)) AS b
+        SELECT p.nth, m.xid, max(m."offset") AS last
+        FROM running
+        CROSS JOIN piece p
+        CROSS JOIN LATERAL unnest(p.offsets, p.xids) AS m ("offset", xid)
+        WHERE m.xid = ANY (running.xids)
+        GROUP BY p.nth, m.xid
+    ), batch AS MATERIALIZED (  -- without the arrays: a copy of them costs more than all the rest
+        SELECT CASE WHEN leased THEN outbox.new_lease_id() END AS lease_id, b.*, topic.name AS topic, part.number, part.priority
+        FROM (SELECT nth, piece, partition_id, low, high, messages FROM piece WHERE NOT waits ORDER BY nth, piece) AS b
         JOIN outbox.partition part ON part.id = b.partition_id
         JOIN outbox.topic ON topic.id = part.topic_id
     ), advanced AS (
@@ -114,20 +129,22 @@ BEGIN
         OVERRIDING SYSTEM VALUE
         SELECT b.lease_id, reader, b.partition_id, worker, 1, false,
                CASE WHEN b.high - b.low + 1 = b.messages THEN int8multirange(int8range(b.low, b.high, '[]'))
-                    ELSE (SELECT range_agg(int8range(t."offset", t."offset", '[]')) FROM taken t
-                          WHERE t.partition_id = b.partition_id AND t.piece = b.piece AND NOT t.waits) END
+                    ELSE (SELECT range_agg(int8range(o, o, '[]')) FROM piece p CROSS JOIN LATERAL unnest(p.offsets) AS o
+                          WHERE p.nth = b.nth AND p.piece = b.piece AND NOT p.waits) END
         FROM batch b WHERE leased
     ), parked AS (  -- after a seek back it may wait there already
         INSERT INTO outbox.redelivery (subscription_id, partition_id, "offset", attempt, due_at, lane,
                                        published_at, key, headers, payload, body)
-        SELECT reader, t.partition_id, t."offset", 1, 'infinity', t.key, t.published_at, t.key, t.headers, t.payload, t.body
-        FROM taken t WHERE t.waits
+        SELECT reader, p.partition_id, m."offset", 1, 'infinity', m.key, m.published_at, m.key, m.headers, m.payload, m.body
+        FROM piece p
+        CROSS JOIN LATERAL unnest(p.offsets, p.published_at, p.keys, p.headers, p.payloads, p.bodies)
+                        AS m ("offset", published_at, key, headers, payload, body)
+        WHERE p.waits
         ON CONFLICT DO NOTHING
     )
-    SELECT b.lease_id, 1::smallint, false, b.topic, b.number, b.priority, t.partition_id,
-           t."offset", t.published_at, t.key, t.headers, t.payload, t.body
-    FROM taken t
-    JOIN batch b ON b.partition_id = t.partition_id AND b.piece = t.piece
-    WHERE NOT t.waits
-    ORDER BY t.place;
+    SELECT b.lease_id, 1::smallint, false, b.topic, b.number, b.priority, b.partition_id,
+           p.offsets, p.published_at, p.keys, p.headers, p.payloads, p.bodies
+    FROM batch b
+    JOIN piece p ON p.nth = b.nth AND p.piece = b.piece AND NOT p.waits
+    ORDER BY b.nth, b.piece;
 END $$;

@@ -2,14 +2,10 @@
 -- a worker held when it died, a worker has one at a time: so the guilty one is found and not its neighbours. Internal: see
 -- pull.
 CREATE FUNCTION outbox.take_due(
-    reader int, worker bigint, max_messages int, now timestamptz, due_after timestamptz
-) RETURNS TABLE (
-    lease_id bigint, attempt smallint, redelivered boolean, topic text, partition smallint, priority smallint, partition_id int,
-    "offset" bigint, published_at timestamptz, key text, headers jsonb, payload json, body bytea
-)
+    reader int, worker bigint, max_messages int, max_bytes bigint, now timestamptz, due_after timestamptz
+) RETURNS SETOF outbox.batch
 LANGUAGE plpgsql
 AS $$
-#variable_conflict use_column
 BEGIN
     RETURN QUERY
     WITH suspect AS MATERIALIZED (
@@ -42,7 +38,8 @@ BEGIN
         FROM claimed c
     )
     SELECT c.lease_id, c.attempt, true, topic.name, part.number, part.priority, c.partition_id,
-           c."offset", c.published_at, c.key, c.headers, c.payload, c.body
+           ARRAY[c."offset"], ARRAY[c.published_at], ARRAY[c.key], ARRAY[c.headers],
+           CASE WHEN c.body IS NULL THEN ARRAY[c.payload] END, CASE WHEN c.payload IS NULL THEN ARRAY[c.body] END
     FROM claimed c
     JOIN outbox.partition part ON part.id = c.partition_id
     JOIN outbox.topic ON topic.id = part.topic_id

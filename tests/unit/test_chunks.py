@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
@@ -11,11 +10,12 @@ from hypothesis import strategies as st
 
 from outbox import Message, Outbox, Reject
 from outbox.chunks import Chunk, Deferred, cut
+from outbox.model import Batch
 from outbox.subscription import Subscription
 
 
 def message(offset: int, key: str | None = None, lease: int = 1, redelivered: bool = False) -> Message:
-    return Message(lease, 1, redelivered, "t", 0, 0, 1, offset, datetime.now(UTC), key, None, b"1", None)
+    return Message(Batch(lease, 1, redelivered, "t", 0, 0, 1, 1), offset, 0, key, None, b"1", None)
 
 
 def subscription(**settings: Any) -> Subscription:
@@ -38,7 +38,7 @@ def run(chunk: Chunk, failing: dict[int, Exception]) -> tuple[list[int], list[in
         else:
             tried += offsets
             chunk.note(call, failed)
-    return tried, [one.offset for one, error in chunk.results if isinstance(error, Deferred)]
+    return tried, [one.offset for one, error in chunk.failed if isinstance(error, Deferred)]
 
 
 def test_block_defers_all_that_follows_and_park_what_has_the_same_key() -> None:
@@ -65,7 +65,7 @@ def test_messages_of_a_lost_lease_are_not_begun() -> None:
     assert chunk.next_call() is not None
     chunk.lose(1)
     assert run(chunk, {}) == ([2], [])
-    chunk.lose()
+    chunk.halt()
     assert chunk.next_call() is None
 
 
@@ -87,8 +87,8 @@ def test_every_message_has_one_result_and_a_key_keeps_its_order(
     failing: dict[int, Exception] = {n: ValueError() for n, (_, fails) in enumerate(rows) if fails}
     chunk = cut(deque(messages), subscription(ordered=True, on_failure=on_failure, batch=batch), 1)
     run(chunk, failing)
-    assert sorted(one.offset for one, _ in chunk.results) == list(range(len(rows)))
-    done = [one for one, error in chunk.results if error is None]
+    done = chunk.done
+    assert sorted(one.offset for one in (*done, *(one for one, _ in chunk.failed))) == list(range(len(rows)))
     assert [one.offset for one in done] == sorted(one.offset for one in done)
     if on_failure != "dead-letter":
         first = {key: min((n for n in failing if rows[n][0] == key), default=len(rows)) for key in "abc"}

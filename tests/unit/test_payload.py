@@ -17,7 +17,7 @@ from outbox.payload import check_topic, decode, encode
 
 
 def encoded(value: Any, key: str | None = None, headers: Any = None, content_type: str | None = None, **limits: int):
-    return encode(value, key, headers, content_type, Limits(**limits))
+    return encode(value, Limits(**limits), key, headers, content_type)
 
 
 class Model(pydantic.BaseModel):

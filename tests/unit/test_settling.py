@@ -13,11 +13,10 @@ def failed(lease: int, offset: int) -> Failure:
 
 def test_a_lease_is_settled_whole_once_all_its_messages_are_closed() -> None:
     ledger = Ledger()
-    for offset in (1, 2):
-        ledger.open(7, offset)
-    ledger.close(7, 1, None)
+    ledger.open(7, (1, 2))
+    ledger.close(7, [1])
     assert ledger.next(parts=False) is None
-    ledger.close(7, 2, None)
+    ledger.close(7, [2])
     settlement = ledger.next(parts=False)
     assert settlement is not None
     assert (settlement.leases, settlement.offsets, settlement.failures) == ([7], None, [])
@@ -26,10 +25,9 @@ def test_a_lease_is_settled_whole_once_all_its_messages_are_closed() -> None:
 
 def test_parts_are_settled_on_request() -> None:
     ledger = Ledger()
-    for offset in (1, 2, 3):
-        ledger.open(7, offset)
-    ledger.close(7, 3, None)
-    ledger.close(7, 1, failed(7, 1))
+    ledger.open(7, (1, 2, 3))
+    ledger.close(7, [3])
+    ledger.fail(failed(7, 1))
     settlement = ledger.next(parts=True)
     assert settlement is not None
     assert (settlement.leases, settlement.offsets) == ([7], ["{[1,1],[3,3]}"])
@@ -41,9 +39,9 @@ def test_clean_leases_are_settled_apart_from_those_with_failures() -> None:
     """So that they take the short way through the database."""
     ledger = Ledger()
     for lease in (1, 2):
-        ledger.open(lease, 1)
-    ledger.close(1, 1, failed(1, 1))
-    ledger.close(2, 1, None)
+        ledger.open(lease, [1])
+    ledger.fail(failed(1, 1))
+    ledger.close(2, [1])
     first, second = ledger.next(False), ledger.next(False)
     assert first is not None and second is not None  # noqa: PT018
     assert (first.leases, first.failures) == ([2], [])
@@ -52,9 +50,10 @@ def test_clean_leases_are_settled_apart_from_those_with_failures() -> None:
 
 def test_a_dropped_lease_is_never_settled() -> None:
     ledger = Ledger()
-    ledger.open(1, 1)
+    ledger.open(1, [1])
     ledger.drop(1)
-    ledger.close(1, 1, None)
+    ledger.close(1, [1])
+    ledger.fail(failed(1, 1))
     assert ledger.next(parts=True) is None
 
 
@@ -62,9 +61,9 @@ def test_a_dropped_lease_is_never_settled() -> None:
 def test_each_message_is_settled_once_in_any_order(events, data) -> None:
     ledger = Ledger()
     messages = [(lease, offset, fails) for offset, (lease, fails, _) in enumerate(events, 1)]
-    for lease, offset, _ in messages:
-        ledger.open(lease, offset)
     held = {lease: {offset for at, offset, _ in messages if at == lease} for lease, _, _ in messages}
+    for lease, offsets in held.items():
+        ledger.open(lease, offsets)
     settled: list[tuple[int, int]] = []
     failures: list[tuple[int, int]] = []
 
@@ -81,7 +80,10 @@ def test_each_message_is_settled_once_in_any_order(events, data) -> None:
             failures.extend((failure.lease, failure.offset) for failure in settlement.failures)
 
     for lease, offset, fails in data.draw(st.permutations(messages)):
-        ledger.close(lease, offset, failed(lease, offset) if fails else None)
+        if fails:
+            ledger.fail(failed(lease, offset))
+        else:
+            ledger.close(lease, [offset])
         if data.draw(st.booleans()):
             take(parts=data.draw(st.booleans()))
     take(parts=False)
