@@ -2,13 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Where `make bench` writes a line for each run.
+BENCH ?= benchmark.jsonl
 
-.PHONY: demo test lint stress chaos mutate bench clean
+.PHONY: demo test lint stress chaos mutate bench bench-quick bench-charts clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("outbox needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/bench-ready: $(VENV)/ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmark]'
 	touch $@
 
 demo: $(VENV)/ready  ## the internet shop, live in the terminal; ARGS=--keep-running for ever
@@ -32,8 +38,14 @@ chaos: $(VENV)/ready  ## publishers, workers, network and Postgres struck at ran
 mutate: $(VENV)/ready  ## deliberate faults in the engine: each must be caught; ARGS='part of a name'
 	$(VENV)/bin/python -m tests.mutations $(ARGS)
 
-bench: $(VENV)/ready  ## first measurements, against hand-written SQL in the same run
-	$(VENV)/bin/python -m tests.benchmark $(ARGS)
+bench: $(VENV)/bench-ready  ## beside hand-written loops and other products, all workloads: hours; ARGS='W3 W5 --rounds 3'
+	$(VENV)/bin/python -m tests.benchmark --jsonl $(BENCH) $(ARGS)
+
+bench-quick: $(VENV)/ready  ## two minutes, beside hand-written loops only; ARGS=W3
+	$(VENV)/bin/python -m tests.benchmark --quick $(ARGS)
+
+bench-charts: $(VENV)/bench-ready  ## draw what `make bench` measured into tests/benchmark/charts/
+	$(VENV)/bin/python -m tests.benchmark.charts $(BENCH)
 
 clean:
 	rm -rf $(VENV) .outbox-demo dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

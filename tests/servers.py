@@ -30,7 +30,7 @@ timezone = 'UTC'
 class Postgres:
     """A Postgres cluster of its own, from the binaries in a folder."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, settings: str = _SETTINGS) -> None:
         self.binaries = binaries
         self.user = _user_for_servers()
         self.folder = Path(tempfile.mkdtemp(prefix="outbox-test-"))
@@ -38,7 +38,7 @@ class Postgres:
         self.port = free_port()
         self.run("initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
         with open(self.data / "postgresql.conf", "a") as config:
-            config.write(f"{_SETTINGS}\nport = {self.port}\nunix_socket_directories = '{self.folder}'\n")
+            config.write(f"{settings}\nport = {self.port}\nunix_socket_directories = '{self.folder}'\n")
         self.start()
 
     @property

@@ -1,1 +1,1 @@
-"""First measurements: what outbox costs beside hand-written SQL that does the same, in one run."""
+"""outbox beside hand-written loops and other products, in one run: see README.md."""
