@@ -113,16 +113,13 @@ class Consumer:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            asked = time.monotonic()
-            batches = await self._pull(min(room, _MOST))
+            asked, limit = time.monotonic(), min(room, _MOST)
+            batches = await self._pull(limit)
             if self._stopping.is_set() and self._leased:
                 return  # they go back with all that the worker holds
-            if batches:
-                self._accept(batches)
-            elif await self._has_more():
-                await asyncio.sleep(_SHORTLY)
-            else:
-                await self._rest.wait(time.monotonic() - asked)
+            self._accept(batches)
+            if not await self._may_have_more(batches, limit):
+                await self._rest.wait(bool(batches), time.monotonic() - asked)
 
     async def _settle_until_finished(self) -> None:
         """Settle what is finished, as soon as it is and the settlement before has committed; in the end all of it."""
@@ -232,15 +229,18 @@ class Consumer:
                     self._redelivered.add(batch.lease_id)
             self._waiting.extend(messages)
             self._pace.note_size(len(messages), batch.bytes)
-        self._rest.end()
         self._dispatch()
 
-    async def _has_more(self) -> bool:
-        """A pull that only parked messages returned none, and yet there may be more behind them."""
-        if self.subscription.on_failure != "park":
-            return False
-        with suppress(*AWAY):
-            return await self._database.run(operations.has_more(self.name))
+    async def _may_have_more(self, batches: list[list[Message]], limit: int) -> bool:
+        """Did a limit end the pull, or did it only park messages? Then there may be more behind them."""
+        if batches:
+            taken, size = sum(map(len, batches)), sum(messages[0].batch.bytes for messages in batches)
+            return taken >= limit or size >= _MOST_BYTES or any(messages[0].redelivered for messages in batches)
+        if self.subscription.on_failure == "park":
+            with suppress(*AWAY):
+                if await self._database.run(operations.has_more(self.name)):
+                    await asyncio.sleep(_SHORTLY)
+                    return True
         return False
 
     def _dispatch(self) -> None:

@@ -1,4 +1,9 @@
-"""When a consumer that found nothing looks again: at once at first, then when the alarm rings, or it is time."""
+"""When a consumer that has taken all there was looks again: soon in a flow, otherwise when the alarm rings, or seldom.
+
+in a flow ──(nothing came for a moment)──► dozing: publishers ring
+    ▲                                          │
+    └────────(messages come in a flow)─────────┘
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,14 @@ import time
 
 from outbox.alarm import Alarm, Sleeper
 
-#: Seconds that an idle consumer polls fast before it dozes: a publisher may have looked before it commits.
-_LINGER = 0.005
-_LINGER_POLL = 0.001
-#: Seconds between polls of a dozing consumer, at most: with notifications, and without.
-_SLOW_POLL = 1.0
-_DEAF_POLL = 0.1
+#: Seconds without a message after which a flow counts as ended.
+_FLOW = 0.005
+#: Seconds between looks in a flow, and how many times longer than the look itself they are at least.
+_PAUSE, _PAUSES = 0.002, 1.0
+#: Seconds between looks of a dozing consumer, at most: with notifications, and without.
+_SLOW, _DEAF = 1.0, 0.1
 #: The rest is so many times as long as the look: an idle consumer takes a hundredth of a core, however much it reads.
-_COST = 100
+_IDLE = 100
 
 
 class Rest:
@@ -27,36 +32,42 @@ class Rest:
 
     def __init__(self, sleeper: Sleeper, alarm: Alarm) -> None:
         self._sleeper, self._alarm = sleeper, alarm
-        self._last_message = -1e9
+        #: When a message came last, and when the locks were taken that make publishers ring.
+        self._found = self._dozed = -1e9
         self._dozing = False
         self._waking: asyncio.Future[None] | None = None
         self._chance = random.Random()
 
-    def end(self) -> None:
-        """A message came: publishers need not notify."""
-        self._last_message = time.monotonic()
-        if self._dozing:
-            self._dozing = False
-            self._waking = asyncio.ensure_future(self._alarm.wake(self._sleeper))
-
-    async def wait(self, cost: float) -> None:
+    async def wait(self, found: bool, cost: float) -> None:
         """Wait until it is worth a look.
 
         Args:
-            cost: seconds that the look took which found nothing.
+            found: did the last look find messages?
+            cost: seconds that it took.
         """
-        quiet = time.monotonic() - self._last_message
-        if quiet < _LINGER:
-            await asyncio.sleep(_LINGER_POLL)
+        now = time.monotonic()
+        flows = now - self._found < _FLOW
+        self._found = now if found else self._found
+        if flows and self._dozing and found:
+            self._dozing = False
+            self._waking = asyncio.ensure_future(self._alarm.wake(self._sleeper))
+        if not self._dozing and (flows or found):
+            await asyncio.sleep(max(_PAUSE, _PAUSES * cost))
             return
         self._dozing = True
         if await self._alarm.doze(self._sleeper):
-            return  # to pull once more
-        longest = max(_SLOW_POLL if self._alarm.listening else _DEAF_POLL, _COST * cost)
+            self._dozed = now
+            return  # to look once more: something may have been committed before the locks were there
+        await self._wait_for_ring(now, cost)
+
+    async def _wait_for_ring(self, now: float, cost: float) -> None:
+        """Who published before the locks were there, and commits after, does not ring: look now and then."""
+        listening = self._alarm.listening
+        quiet = now - (self._dozed if listening else self._found)
+        longest = max(_SLOW if listening else _DEAF, _IDLE * cost) * self._chance.uniform(0.8, 1)
         try:  # not wait_for: in Python 3.11 it may swallow a cancellation
-            async with asyncio.timeout(min(quiet / 8, longest * self._chance.uniform(0.8, 1))):
+            async with asyncio.timeout(max(_PAUSE, min(quiet / 4, longest))):
                 await self._sleeper.rung.wait()
         except TimeoutError:
             return
         self._sleeper.rung.clear()
-        self._last_message = time.monotonic()

@@ -1,150 +1,154 @@
--- The heart of pull: reads late and fresh messages of the partitions whose turn it is and moves their cursors, in one
--- statement and so with one snapshot. Late rows are found by xid, fresh ones by (partition_id, "offset"), positions by
--- ctid. "ends" are the ends of the logs, read before: a cursor that has taken all it sees moves there, over the holes of
--- rollbacks, and remembers the transactions that are open. on_failure is NULL for an unordered subscription; an ordered one
--- remembers its batch, and where failures park the key, messages of a parked key go to wait behind it. Internal: see pull.
+-- The heart of pull: reads late and fresh messages of the partitions whose turn it is, leases them, and moves the cursors. ONE
+-- statement reads, with one snapshot, and our xid is drawn after it. Fresh rows are found by (partition_id, "offset"), late ones by
+-- xid. "ends" are the ends of the logs, read before: a cursor that has taken all it sees moves there, over the holes of rollbacks.
+-- on_failure is NULL for an unordered subscription; where it parks keys, messages of a parked key go to wait. Internal: see pull.
 CREATE FUNCTION outbox.take(
     reader int, worker bigint, turns int[], ends bigint[], max_messages int, max_bytes bigint, lease_size int, leased boolean,
     on_failure text
 ) RETURNS SETOF outbox.batch
 LANGUAGE plpgsql
 AS $$
+#variable_conflict use_column
+DECLARE
+    piece record;
+    running xid8[];  -- the transactions that may still commit offsets below those which the snapshot showed
+    lease bigint;
+    taken bigint := 0;
+    is_full boolean := false;
+    last_fresh bigint;  -- of this turn, as are those below
+    xids xid8[] := '{}';
+    offsets bigint[] := '{}';
+    last_lease bigint;
+    new_low bigint;
+    reached bigint;
+    opened xid8[];
+    floors bigint[];
 BEGIN
-    RETURN QUERY
-    WITH turn AS MATERIALIZED (
-        SELECT t.nth, t.partition_id, t.ended, p.ctid, p."offset", p.open, p.floor
-        FROM unnest(turns, ends) WITH ORDINALITY AS t (partition_id, ended, nth)
-        CROSS JOIN LATERAL (
-            SELECT p.ctid, p."offset", p.open, p.floor FROM outbox.position p
-            WHERE p.subscription_id = reader AND p.partition_id = t.partition_id
-            ORDER BY p."offset" DESC LIMIT 1
-        ) AS p
-    ), found AS (
-        SELECT t.nth, false AS fresh, m.*
+    -- 1. Read. A piece goes into one lease; what waits in a lane is a piece of its own; a turn without messages is a row, too.
+    FOR piece IN
+        WITH turn AS MATERIALIZED (
+            SELECT t.nth, t.partition_id, t.ended, p.ctid AS place, p."offset", p.open, p.floor,
+                   part.number, part.priority, topic.name AS topic
+            FROM unnest(turns, ends) WITH ORDINALITY AS t (partition_id, ended, nth)
+            CROSS JOIN LATERAL (
+                SELECT p.ctid, p."offset", p.open, p.floor FROM outbox.position p
+                WHERE p.subscription_id = reader AND p.partition_id = t.partition_id
+                ORDER BY p."offset" DESC LIMIT 1
+            ) AS p
+            JOIN outbox.partition part ON part.id = t.partition_id
+            JOIN outbox.topic ON topic.id = part.topic_id
+        ), found AS (
+            SELECT t.nth, false AS fresh, t.partition_id, m.*
+            FROM turn t
+            CROSS JOIN LATERAL outbox.late(t.partition_id, t.open, t.floor, t."offset", max_messages) AS m
+            WHERE t.open <> '{}'
+            UNION ALL
+            SELECT t.nth, true, t.partition_id, m.*
+            FROM turn t
+            CROSS JOIN LATERAL (
+                SELECT m.xid, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
+                FROM outbox.message m
+                WHERE m.partition_id = t.partition_id AND m."offset" > t."offset"
+                ORDER BY m."offset" LIMIT max_messages
+            ) AS m
+        ), weighed AS (
+            SELECT f.*, row_number() OVER up_to_here AS place, sum(f.size) OVER up_to_here AS bytes
+            FROM (SELECT f.*, coalesce(octet_length(f.payload::text), octet_length(f.body)) AS size FROM found f) AS f
+            WINDOW up_to_here AS (ORDER BY f.nth, f.fresh, f."offset" ROWS UNBOUNDED PRECEDING)
+            ORDER BY f.nth, f.fresh, f."offset" LIMIT max_messages
+        ), pieces AS (  -- array_agg takes what comes in order as it comes: the function's settings let the planner only hash
+            SELECT w.nth, w.waits, w.piece, count(*) AS messages, max(w.bytes) AS bytes,
+                   max(w."offset") FILTER (WHERE w.fresh) AS last_fresh, min(w."offset") AS low, max(w."offset") AS high,
+                   array_agg(w."offset") AS offsets, array_agg(w.xid) AS xids, array_agg(w.published_at) AS published_at,
+                   CASE WHEN count(w.key) > 0 THEN array_agg(w.key) END AS keys,
+                   CASE WHEN count(w.headers) > 0 THEN array_agg(w.headers) END AS headers,
+                   CASE WHEN count(w.payload) > 0 THEN array_agg(w.payload) END AS payloads,
+                   CASE WHEN count(w.body) > 0 THEN array_agg(w.body) END AS bodies
+            FROM (SELECT w.*, (w.place - 1) / coalesce(lease_size, max_messages) AS piece,
+                         CASE WHEN on_failure = 'park' AND w.key IS NOT NULL
+                              THEN outbox.lane_is_taken(reader, w.partition_id, w.key) ELSE false END AS waits
+                  FROM weighed w
+                  WHERE w.bytes - w.size < max_bytes  -- the one that goes beyond it is the last
+                  OFFSET 0) AS w
+            GROUP BY w.nth, w.waits, w.piece
+        )
+        SELECT t.*, p.waits, p.messages, p.bytes, p.last_fresh, p.low, p.high, p.offsets, p.xids, p.published_at,
+               p.keys, p.headers, p.payloads, p.bodies, pg_current_snapshot() AS snapshot,
+               lead(t.nth) OVER in_order IS DISTINCT FROM t.nth AS is_last
         FROM turn t
-        CROSS JOIN LATERAL unnest(t.open, t.floor) AS o (xid, floor)
-        CROSS JOIN LATERAL (  -- OFFSET 0: a join would let the planner read the whole log instead
-            SELECT m.xid, m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
-            FROM outbox.message m
-            WHERE m.xid = o.xid AND m.partition_id + 0 = t.partition_id
-              AND m."offset" > o.floor AND m."offset" + 0 <= t."offset"
-            ORDER BY m."offset" LIMIT max_messages OFFSET 0
-        ) AS m
-        UNION ALL
-        SELECT t.nth, true, m.*
-        FROM turn t
-        CROSS JOIN LATERAL (
-            SELECT m.xid, m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
-            FROM outbox.message m
-            WHERE m.partition_id = t.partition_id AND m."offset" > t."offset"
-            ORDER BY m."offset" LIMIT max_messages
-        ) AS m
-    ), weighed AS (
-        SELECT f.*, row_number() OVER up_to_here AS place, sum(f.size) OVER up_to_here AS bytes
-        FROM (SELECT f.*, coalesce(octet_length(f.payload::text), octet_length(f.body)) AS size FROM found f) AS f
-        WINDOW up_to_here AS (ORDER BY f.nth, f.fresh, f."offset" ROWS UNBOUNDED PRECEDING)
-        ORDER BY f.nth, f.fresh, f."offset" LIMIT max_messages
-    ), piece AS MATERIALIZED (  -- what goes into one lease; what waits in a lane is a piece of its own
-        SELECT t.nth, t.partition_id, t.waits, t.piece, count(*) AS messages, max(t.bytes) AS bytes,
-               max(t."offset") FILTER (WHERE t.fresh) AS last_fresh, min(t."offset") AS low, max(t."offset") AS high,
-               array_agg(t."offset") AS offsets,
-               array_agg(t.xid) AS xids,
-               array_agg(t.published_at) AS published_at,
-               CASE WHEN count(t.key) > 0 THEN array_agg(t.key) END AS keys,
-               CASE WHEN count(t.headers) > 0 THEN array_agg(t.headers) END AS headers,
-               CASE WHEN count(t.payload) > 0 THEN array_agg(t.payload) END AS payloads,
-               CASE WHEN count(t.body) > 0 THEN array_agg(t.body) END AS bodies
-        FROM (SELECT w.*, (w.place - 1) / coalesce(lease_size, max_messages) AS piece,
-                     CASE WHEN on_failure = 'park' AND w.key IS NOT NULL
-                          THEN outbox.lane_is_taken(reader, w.partition_id, w.key) ELSE false END AS waits
-              FROM weighed w
-              WHERE w.bytes - w.size < max_bytes  -- the one that goes beyond it is the last
-              OFFSET 0) AS t
-        GROUP BY t.nth, t.partition_id, t.waits, t.piece
-    ), cut AS (  -- where a limit fell: turns before it have been read to the end, turns after it not at all
-        SELECT CASE WHEN sum(messages) = max_messages OR max(bytes) >= max_bytes
-                    THEN max(nth) ELSE cardinality(turns) + 1 END AS nth FROM piece
-    ), progress AS MATERIALIZED (
-        SELECT t.*, took.last_fresh,
-               CASE WHEN t.nth < cut.nth THEN greatest(t."offset", t.ended, took.last_fresh)
-                    ELSE coalesce(took.last_fresh, t."offset") END AS reached
-        FROM turn t
-        JOIN cut ON t.nth <= cut.nth
-        LEFT JOIN (SELECT nth, max(last_fresh) AS last_fresh FROM piece GROUP BY nth) AS took ON took.nth = t.nth
-    ), known AS MATERIALIZED (  -- the open transactions of each cursor; no row that was taken is above its floor
-        SELECT t.nth, o.xid, greatest(o.floor, caught.last) AS floor
-        FROM turn t
-        CROSS JOIN LATERAL unnest(t.open, t.floor) AS o (xid, floor)
-        CROSS JOIN LATERAL (
-            SELECT max(m."offset") AS last
-            FROM piece p CROSS JOIN LATERAL unnest(p.offsets, p.xids) AS m ("offset", xid)
-            WHERE p.nth = t.nth AND m.xid = o.xid AND m."offset" <= t."offset"
-        ) AS caught
-    ), running AS MATERIALIZED (  -- draws our xid, after the snapshot
-        SELECT outbox.open_xids(pg_current_snapshot()) AS xids
-        WHERE EXISTS (SELECT FROM progress WHERE reached > "offset")
-    ), earlier AS (  -- rows of transactions that run are not theirs, but of another cluster's (a restore); theirs lie above
-        SELECT p.nth, m.xid, max(m."offset") AS last
-        FROM running
-        CROSS JOIN piece p
-        CROSS JOIN LATERAL unnest(p.offsets, p.xids) AS m ("offset", xid)
-        WHERE m.xid = ANY (running.xids)
-        GROUP BY p.nth, m.xid
-    ), batch AS MATERIALIZED (  -- without the arrays: a copy of them costs more than all the rest
-        SELECT CASE WHEN leased THEN outbox.new_lease_id() END AS lease_id, b.*, topic.name AS topic, part.number, part.priority
-        FROM (SELECT nth, piece, partition_id, low, high, messages FROM piece WHERE NOT waits ORDER BY nth, piece) AS b
-        JOIN outbox.partition part ON part.id = b.partition_id
-        JOIN outbox.topic ON topic.id = part.topic_id
-    ), advanced AS (
-        INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor, lease_id, low)
-        SELECT reader, p.partition_id, p.reached, o.open, o.floor, last.lease_id, last.low
-        FROM progress p
-        CROSS JOIN running
-        LEFT JOIN batch last ON on_failure IS NOT NULL AND last.partition_id = p.partition_id
-        CROSS JOIN LATERAL (  -- one that is first seen open now can't have written below this cursor
-            SELECT coalesce(array_agg(r.xid), '{}') AS open,
-                   coalesce(array_agg(greatest(coalesce(known.floor, p."offset"), earlier.last)), '{}') AS floor
-            FROM unnest(running.xids) AS r (xid)
-            LEFT JOIN known ON known.nth = p.nth AND known.xid = r.xid
-            LEFT JOIN earlier ON earlier.nth = p.nth AND earlier.xid = r.xid
-        ) AS o
-        WHERE p.reached > p."offset"
-    ), left_behind AS (
-        DELETE FROM outbox.position old USING progress p  -- by ctid: a join on the key may become a scan of the dead
-        WHERE old.ctid = p.ctid AND p.reached > p."offset"
-    ), looked_after AS (  -- a cursor that stands forgets the transactions that ended, unless some of their rows may wait
-        UPDATE outbox.position same SET open = o.open, floor = o.floor, lease_id = last.lease_id, low = last.low
-        FROM progress p
-        JOIN cut ON true
-        LEFT JOIN batch last ON on_failure IS NOT NULL AND last.partition_id = p.partition_id
-        CROSS JOIN LATERAL (
-            SELECT coalesce(array_agg(known.xid), '{}') AS open, coalesce(array_agg(known.floor), '{}') AS floor
-            FROM known
-            WHERE known.nth = p.nth
-              AND (NOT pg_visible_in_snapshot(known.xid, pg_current_snapshot()) OR p.nth = cut.nth AND p.last_fresh IS NULL)
-        ) AS o
-        WHERE same.ctid = p.ctid AND p.reached = p."offset" AND (o.open, o.floor) <> (p.open, p.floor)
-    ), lease AS (
-        INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
-        OVERRIDING SYSTEM VALUE
-        SELECT b.lease_id, reader, b.partition_id, worker, 1, false,
-               CASE WHEN b.high - b.low + 1 = b.messages THEN int8multirange(int8range(b.low, b.high, '[]'))
-                    ELSE (SELECT range_agg(int8range(o, o, '[]')) FROM piece p CROSS JOIN LATERAL unnest(p.offsets) AS o
-                          WHERE p.nth = b.nth AND p.piece = b.piece AND NOT p.waits) END
-        FROM batch b WHERE leased
-    ), parked AS (  -- after a seek back it may wait there already
-        INSERT INTO outbox.redelivery (subscription_id, partition_id, "offset", attempt, due_at, lane,
-                                       published_at, key, headers, payload, body)
-        SELECT reader, p.partition_id, m."offset", 1, 'infinity', m.key, m.published_at, m.key, m.headers, m.payload, m.body
-        FROM piece p
-        CROSS JOIN LATERAL unnest(p.offsets, p.published_at, p.keys, p.headers, p.payloads, p.bodies)
-                        AS m ("offset", published_at, key, headers, payload, body)
-        WHERE p.waits
-        ON CONFLICT DO NOTHING
-    )
-    SELECT b.lease_id, 1::smallint, false, b.topic, b.number, b.priority, b.partition_id,
-           p.offsets, p.published_at, p.keys, p.headers, p.payloads, p.bodies
-    FROM batch b
-    JOIN piece p ON p.nth = b.nth AND p.piece = b.piece AND NOT p.waits
-    ORDER BY b.nth, b.piece;
+        LEFT JOIN pieces p ON p.nth = t.nth
+        WINDOW in_order AS (ORDER BY t.nth, p.piece, p.waits)
+        ORDER BY t.nth, p.piece, p.waits
+    LOOP
+        -- 2. Lease, or park, what was read. Our xid is drawn here at the earliest.
+        IF piece.messages > 0 THEN
+            running := coalesce(running, outbox.open_xids(piece.snapshot));
+            taken := taken + piece.messages;
+            is_full := is_full OR taken = max_messages OR piece.bytes >= max_bytes;
+            last_fresh := greatest(last_fresh, piece.last_fresh);
+            IF running <> '{}' OR piece.open <> '{}' THEN
+                xids := xids || piece.xids;
+                offsets := offsets || piece.offsets;
+            END IF;
+        END IF;
+        IF piece.waits THEN
+            INSERT INTO outbox.redelivery (subscription_id, partition_id, "offset", attempt, due_at, lane,
+                                           published_at, key, headers, payload, body)
+            SELECT reader, piece.partition_id, m."offset", 1, 'infinity', m.key, m.published_at, m.key, m.headers, m.payload, m.body
+            FROM unnest(piece.offsets, piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies)
+                     AS m ("offset", published_at, key, headers, payload, body)
+            ON CONFLICT DO NOTHING;  -- after a seek back it may wait there already
+        ELSIF piece.messages > 0 THEN
+            IF leased THEN
+                lease := outbox.new_lease_id();
+                INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
+                OVERRIDING SYSTEM VALUE
+                VALUES (lease, reader, piece.partition_id, worker, 1, false,
+                        CASE WHEN piece.high - piece.low + 1 = piece.messages
+                             THEN int8multirange(int8range(piece.low, piece.high, '[]'))
+                             ELSE (SELECT range_agg(int8range(o, o, '[]')) FROM unnest(piece.offsets) AS o) END);
+            END IF;
+            IF on_failure IS NOT NULL THEN
+                last_lease := lease;
+                new_low := piece.low;
+            END IF;
+            RETURN NEXT (lease, 1, false, piece.topic, piece.number, piece.priority, piece.partition_id, piece.offsets,
+                         piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies)::outbox.batch;
+        END IF;
+        CONTINUE WHEN NOT piece.is_last;
+
+        -- 3. Move the cursor of this turn: to its end, unless a limit fell in it.
+        reached := greatest(piece."offset", last_fresh, CASE WHEN NOT is_full THEN piece.ended END);
+        IF reached > piece."offset" THEN
+            running := coalesce(running, outbox.open_xids(piece.snapshot));
+            opened := running;
+            floors := '{}';
+            IF running <> '{}' THEN  -- one that is first seen open now can't have written below this cursor. Rows of transactions
+                -- that run are not theirs, but of another cluster's (a restore): theirs will lie above
+                SELECT array_agg(greatest(coalesce(known.floor, piece."offset"), earlier.last) ORDER BY r.nth) INTO floors
+                FROM unnest(running) WITH ORDINALITY AS r (xid, nth)
+                LEFT JOIN unnest(piece.open, piece.floor) AS known (xid, floor) ON known.xid = r.xid
+                LEFT JOIN LATERAL (SELECT max(m."offset") AS last FROM unnest(xids, offsets) AS m (xid, "offset")
+                                   WHERE m.xid = r.xid) AS earlier ON true;
+            END IF;
+            INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor, lease_id, low)
+            VALUES (reader, piece.partition_id, reached, opened, floors, last_lease, new_low);
+            DELETE FROM outbox.position old WHERE old.ctid = piece.place;  -- by a part of the key it may be a scan of the dead
+        ELSIF piece.open <> '{}' THEN  -- it stands, and forgets the transactions that ended, unless some of their rows may wait
+            SELECT coalesce(array_agg(known.xid), '{}'), coalesce(array_agg(greatest(known.floor, caught.last)), '{}')
+            INTO opened, floors
+            FROM unnest(piece.open, piece.floor) AS known (xid, floor)
+            LEFT JOIN LATERAL (SELECT max(m."offset") AS last FROM unnest(xids, offsets) AS m (xid, "offset")
+                               WHERE m.xid = known.xid) AS caught ON true
+            WHERE NOT pg_visible_in_snapshot(known.xid, piece.snapshot) OR is_full AND last_fresh IS NULL;
+            UPDATE outbox.position same SET open = opened, floor = floors, lease_id = last_lease, low = new_low
+            WHERE same.ctid = piece.place AND (same.open, same.floor) <> (opened, floors);
+        END IF;
+        EXIT WHEN is_full;
+        last_fresh := NULL;
+        xids := '{}';
+        offsets := '{}';
+        last_lease := NULL;
+        new_low := NULL;
+    END LOOP;
 END $$;

@@ -305,6 +305,20 @@ def test_a_lease_holds_no_more_than_it_is_asked_to(database: Database, db) -> No
     assert [leases.count(lease) for lease in sorted(set(leases))] == [4, 4, 2]
 
 
+def test_a_pull_takes_no_more_bytes_than_it_is_asked_to_but_for_the_last_message(database: Database, db) -> None:
+    worker = bound(db, partitions=2)
+    contents = [str(n) * 1_000 for n in range(1, 10)]
+    publish(db, "t", *contents)
+    pulls = []
+    while pulled := pull(db, "s", worker, 100, max_bytes=2_500):
+        pulls.append(payloads(pulled))
+        settle(db, worker, pulled)
+    assert [len(pulled) for pulled in pulls] == [3, 3, 3]
+    assert sorted(payload for pulled in pulls for payload in pulled) == contents
+    publish(db, "t", "9" * 5_000, "8")
+    assert len(pull(db, "s", worker, 100, max_bytes=1)) == 1
+
+
 def test_at_most_once_leaves_no_lease_and_a_pull_that_rolls_back_takes_nothing(database: Database, db) -> None:
     db.execute("SELECT outbox.declare_topic('t')")
     subscribe(db, "s", "t", guarantee="at-most-once")
