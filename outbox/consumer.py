@@ -64,7 +64,7 @@ class Consumer:
         self.lost = asyncio.Event()
         #: Set when a handler could not be stopped: the process must be replaced.
         self.stuck = asyncio.Event()
-        self._database, self._transactions = database, transactions
+        self._database, self._line, self._transactions = database, database.line(), transactions
         self._leased = subscription.guarantee != "at-most-once"
         self._pace = Pace(subscription.concurrency, subscription.prefetch, subscription.batch)
         self._ledger = Ledger()
@@ -188,7 +188,7 @@ class Consumer:
         if overdue or self._breaks != self._database.breaks:
             await self._release_unknown()
         try:
-            batches = await self._database.run(
+            batches = await self._line.run(
                 operations.pull(self.name, worker, limit, _MOST_BYTES, self._lease_size, overdue, self._leased)
             )
         except WorkerLost:

@@ -75,7 +75,7 @@ class Worker:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.id = 0
         url = libpq_url(url)
-        self._database = Database(url, size=2 * len(self._subscriptions) + 1)
+        self._database = Database(url, size=len(self._subscriptions) + 1)
         self._transactions = Transactions(
             url,
             sum(s.concurrency for s in self._subscriptions),

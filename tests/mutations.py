@@ -36,11 +36,11 @@ MUTATIONS = [
         "a publisher draws its offset before its xid",
         "publish.sql",
         """    PERFORM pg_current_xact_id();
-    partition_id := route.partition_ids[place];
-    "offset" := nextval(route.sequences[place]);
+    partition_id := home;
+    "offset" := nextval(sequence);
 """,
-        """    partition_id := route.partition_ids[place];
-    "offset" := nextval(route.sequences[place]);
+        """    partition_id := home;
+    "offset" := nextval(sequence);
     PERFORM pg_current_xact_id();
 """,
         "engine/test_publish.py::test_a_publisher_draws_its_xid_before_its_offset",

@@ -12,33 +12,46 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    route record;
+    topic_id int;
+    home int;
+    sequence regclass;
+    slot smallint;
+    remembered interval;
     live smallint[];
     slots smallint[];
-    place int;
+    hash bigint := outbox.key_hash(publish.key);
 BEGIN
-    SELECT * INTO route FROM outbox.route(publish.topic, publish.priority);
+    FOR try IN 1..2 LOOP
+        SELECT t.id, p.id, p.sequence, outbox.slot(r.first_slot, r.slots, r.slot_width), t.deduplication_window
+        INTO topic_id, home, sequence, slot, remembered
+        FROM outbox.topic t
+        JOIN outbox.retention r ON r.name = t.retention
+        JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(publish.priority, t.max_priority)
+                               AND p.number = hash % t.partitions
+        WHERE t.name = publish.topic AND publish.priority BETWEEN 0 AND 9;
+        EXIT WHEN FOUND;
+        PERFORM outbox.route(publish.topic, publish.priority);  -- declares it, or says what is wrong
+    END LOOP;
     IF idempotency_key IS NOT NULL THEN
-        SELECT e.live, e.writes INTO live, slots FROM outbox.enter_slot(0, route.remembered) AS e;
+        SELECT e.live, e.writes INTO live, slots FROM outbox.enter_slot(0, remembered) AS e;
         SELECT known.partition_id, known."offset" INTO partition_id, "offset"
-        FROM outbox.known_keys(route.topic_id, ARRAY[idempotency_key], live) AS known;
+        FROM outbox.known_keys(topic_id, ARRAY[idempotency_key], live) AS known;
         IF FOUND THEN
             RETURN;
         END IF;
     END IF;
-    place := 1 + outbox.partition_number(publish.key, cardinality(route.partition_ids));
     PERFORM pg_current_xact_id();
-    partition_id := route.partition_ids[place];
-    "offset" := nextval(route.sequences[place]);
+    partition_id := home;
+    "offset" := nextval(sequence);
     IF idempotency_key IS NOT NULL AND outbox.claim_keys(
-        route.topic_id, ARRAY[idempotency_key], ARRAY[publish.partition_id], ARRAY[publish."offset"],
-        slots, route.remembered) <> '{}' THEN  -- another transaction has just committed it
+        topic_id, ARRAY[idempotency_key], ARRAY[publish.partition_id], ARRAY[publish."offset"],
+        slots, remembered) <> '{}' THEN  -- another transaction has just committed it
         SELECT known.partition_id, known."offset" INTO STRICT partition_id, "offset"
-        FROM outbox.known_keys(route.topic_id, ARRAY[idempotency_key], live) AS known;
+        FROM outbox.known_keys(topic_id, ARRAY[idempotency_key], live) AS known;
         RETURN;
     END IF;
     INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body)
-    VALUES (route.slot, publish.partition_id, publish."offset", pg_current_xact_id(), clock_timestamp(),
+    VALUES (slot, publish.partition_id, publish."offset", pg_current_xact_id(), clock_timestamp(),
             publish.key, publish.headers, publish.payload, publish.body);
-    PERFORM outbox.wake(route.topic_id);
+    PERFORM outbox.wake(topic_id);
 END $$;

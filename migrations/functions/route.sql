@@ -12,7 +12,7 @@ BEGIN
     END IF;
     FOR try IN 1..2 LOOP
         SELECT t.id, array_agg(p.id ORDER BY p.number), array_agg(p.sequence ORDER BY p.number),
-               r.first_slot + floor(extract(epoch FROM clock_timestamp()) / extract(epoch FROM r.slot_width))::bigint % r.slots, t.deduplication_window
+               outbox.slot(r.first_slot, r.slots, r.slot_width), t.deduplication_window
         INTO topic_id, partition_ids, sequences, slot, remembered
         FROM outbox.topic t
         JOIN outbox.retention r ON r.name = t.retention

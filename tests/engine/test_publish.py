@@ -67,13 +67,13 @@ def test_a_publisher_draws_its_xid_before_its_offset(database: Database, db) -> 
     # the offset is drawn through a default that notes whether there was an xid by then
     db.execute("CREATE TABLE drawn (had_xid boolean)")
     source = value(db, "SELECT pg_get_functiondef('outbox.publish'::regproc)")
-    assert "nextval(route.sequences[place])" in source
+    assert "nextval(sequence)" in source
     db.execute(
         "CREATE FUNCTION outbox.probe(sequence regclass) RETURNS bigint LANGUAGE plpgsql AS $$"
         "DECLARE had boolean := pg_current_xact_id_if_assigned() IS NOT NULL; BEGIN "
         "INSERT INTO public.drawn VALUES (had); RETURN nextval(sequence); END $$"
     )
-    db.execute(source.replace("nextval(route.sequences[place])", "outbox.probe(route.sequences[place])"))
+    db.execute(source.replace("nextval(sequence)", "outbox.probe(sequence)"))
     publish(db, "t", "a")
     assert value(db, "SELECT bool_and(had_xid) FROM drawn")
     assert value(db, f"SELECT last_value FROM {sequence}") == 1
