@@ -41,7 +41,7 @@ def handle(
         if subscription.wants is None:
             return _talk(subscription, call, {}, post)
         kind, parameter = subscription.wants
-        with transactions.open(kind) as transaction:
+        with transactions.open(kind, subscription.pipeline) as transaction:
             post.connection = transactions.driver_connection(transaction)
             outcomes = _talk(subscription, call, {parameter: transaction}, post)
             if settlement := _settlement(subscription, call, outcomes):
@@ -59,7 +59,7 @@ async def handle_async(
         if subscription.wants is None:
             return await _talk_async(subscription, call, {}, post)
         kind, parameter = subscription.wants
-        async with transactions.open_async(kind) as transaction:
+        async with transactions.open_async(kind, subscription.pipeline) as transaction:
             outcomes = await _talk_async(subscription, call, {parameter: transaction}, post)
             if settlement := _settlement(subscription, call, outcomes):
                 await run_async(operations.settle(worker, settlement, durable=True), transaction)

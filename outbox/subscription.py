@@ -58,6 +58,8 @@ class Subscription:
     on_failure: OnFailure | None
     #: How long one call of the handler may take; None: for ever.
     time_limit: timedelta | None
+    #: Are the statements of the handler's connection sent without waiting for their results?
+    pipeline: bool
     #: Does the handler take a list of messages?
     takes_list: bool
     #: The type of session or connection that the handler asks for, and the parameter's name; or None.
@@ -87,6 +89,7 @@ def declare(
     batch: int | None,
     on_failure: OnFailure | None,
     time_limit: timedelta | None,
+    pipeline: bool,
 ) -> Subscription:
     """Check a handler and its settings. Raises InvalidDeclaration, which says what does not fit."""
     _check_types(name, patterns, concurrency, prefetch, batch, retries, time_limit)
@@ -109,9 +112,13 @@ def declare(
             f"subscription {name!r} is exactly-once, so its handler must take the transaction of its effects: "
             "a parameter annotated with sqlalchemy.orm.Session, psycopg.Connection or their async kinds"
         )
+    if pipeline and (wants is None or wants[0] not in (psycopg.Connection, psycopg.AsyncConnection)):
+        raise InvalidDeclaration(
+            f"subscription {name!r} has pipeline=True, so its handler must take a psycopg.Connection or AsyncConnection"
+        )
     return Subscription(
         name, patterns, handler, guarantee, concurrency, prefetch, retries, start,
-        batch, on_failure, time_limit, takes_list, wants,
+        batch, on_failure, time_limit, pipeline, takes_list, wants,
     )  # fmt: skip  # in the order of the fields; a line for each says no more
 
 

@@ -80,8 +80,8 @@ class Transactions:
             await self._async_pool.open()
 
     @contextmanager
-    def open(self, kind: Any) -> Iterator[Any]:
-        """Open an `orm.Session` or a `psycopg.Connection` with its transaction begun.
+    def open(self, kind: Any, pipeline: bool = False) -> Iterator[Any]:
+        """Open an `orm.Session` or a `psycopg.Connection` with its transaction begun, in pipeline mode if asked.
 
         Raises:
             NotBegun: it could not be opened.
@@ -102,6 +102,8 @@ class Transactions:
             with ExitStack() as stack:
                 with _beginning():
                     connection = stack.enter_context(self._pool.connection())
+                    if pipeline:
+                        stack.enter_context(connection.pipeline())
                     stack.enter_context(connection.transaction())
                 yield connection
                 _refuse_failed(connection)
@@ -116,7 +118,7 @@ class Transactions:
         return found if isinstance(found, psycopg.Connection) else None
 
     @asynccontextmanager
-    async def open_async(self, kind: Any) -> AsyncIterator[Any]:
+    async def open_async(self, kind: Any, pipeline: bool = False) -> AsyncIterator[Any]:
         """Open an `AsyncSession` or a `psycopg.AsyncConnection` with its transaction begun. Raises as `open` does."""
         if kind is sqlalchemy_async.AsyncSession:
             assert self._async_session_factory is not None
@@ -134,6 +136,8 @@ class Transactions:
             async with AsyncExitStack() as stack:
                 with _beginning():
                     connection = await stack.enter_async_context(self._async_pool.connection())
+                    if pipeline:
+                        await stack.enter_async_context(connection.pipeline())
                     await stack.enter_async_context(connection.transaction())
                 yield connection
                 _refuse_failed(connection)

@@ -11,6 +11,7 @@ from tests.benchmark.competitors.competitor import Competitor
 _WHERE = {
     "outbox": ("outbox", "Ours"),
     "outbox (PgBouncer)": ("outbox", "behind_pgbouncer"),
+    "outbox (one by one)": ("outbox", "one_by_one"),
     "outbox (4 partitions)": ("outbox", "four_partitions"),
     "outbox (1000 topics)": ("outbox", "thousand_topics"),
     "outbox (10 subscriptions)": ("outbox", "ten_subscriptions"),

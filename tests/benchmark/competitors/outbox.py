@@ -34,6 +34,7 @@ class Ours(Competitor):
         topics: that messages are spread over, in turns; the subscription reads all by one pattern.
         subscriptions: that get every message; one of them is run.
         is_pooled: does the worker connect through PgBouncer?
+        one_by_one: does the handler get one message at a time, where many share a transaction?
     """
 
     kinds: frozenset[Kind] = frozenset({"nothing", "effect", "effects", "wait"})
@@ -45,8 +46,9 @@ class Ours(Competitor):
         topics: int = 1,
         subscriptions: int = 1,
         is_pooled: bool = False,
+        one_by_one: bool = False,
     ) -> None:
-        self.name, self.is_pooled = name, is_pooled
+        self.name, self.is_pooled, self._one_by_one = name, is_pooled, one_by_one
         self._partitions, self._subscriptions = partitions, subscriptions
         self._topics = [f"orders.{number}" for number in range(topics)]
         self._connection: psycopg.Connection[Any] | None = None
@@ -75,6 +77,8 @@ class Ours(Competitor):
     def consume(self, url: str, work: Work) -> None:
         """Become the command that a user runs; the application waits for the start when it has been imported."""
         environment = {**os.environ, "BENCHMARK_WORK": work.to_json(), "OUTBOX_DATABASE_URL": url}
+        if self._one_by_one:
+            environment["BENCHMARK_ONE_BY_ONE"] = "yes"
         command = [sys.executable, "-m", "outbox", "worker", f"{__package__}.outbox_app:app", "--log-level", "WARNING"]
         os.execve(sys.executable, command, environment)
 
@@ -111,6 +115,10 @@ class _Publisher(Publisher):
 
 def behind_pgbouncer() -> Ours:
     return Ours("outbox (PgBouncer)", is_pooled=True)
+
+
+def one_by_one() -> Ours:
+    return Ours("outbox (one by one)", one_by_one=True)
 
 
 def four_partitions() -> Ours:

@@ -58,8 +58,8 @@ def _subscribe() -> None:
         settings["guarantee"] = "exactly-once"
         handler = insert
     if work.kind == "effects":
-        settings["batch"] = work.batch
-        handler = insert_many
+        settings |= {"batch": work.batch, "pipeline": True}
+        handler = insert if os.environ.get("BENCHMARK_ONE_BY_ONE") else insert_many
     if work.kind == "wait":
         handler = wait_async if work.is_async else wait
     app.subscribe(READER, "orders.*", **settings)(handler)
