@@ -107,19 +107,27 @@ class Consumer:
 
     async def _pull_while_there_is_room(self) -> None:
         while not self._stopping.is_set():
-            want = self._pace.in_hand
-            room = want - len(self._waiting) - self._running
-            if room < max(1, want // 2):
+            if not self._has_room:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            asked, limit = time.monotonic(), min(room, _MOST)
+            asked, limit = time.monotonic(), min(self._pace.in_hand - self._in_hand, _MOST)
             batches = await self._pull(limit)
             if self._stopping.is_set() and self._leased:
                 return  # they go back with all that the worker holds
             self._accept(batches)
             if not await self._may_have_more(batches, limit):
                 await self._rest.wait(bool(batches), time.monotonic() - asked)
+
+    @property
+    def _in_hand(self) -> int:
+        return len(self._waiting) + self._running
+
+    @property
+    def _has_room(self) -> bool:
+        """Is there room for so many messages that a pull is worth while?"""
+        want = self._pace.in_hand
+        return want - self._in_hand >= max(1, want // 2)
 
     async def _settle_until_finished(self) -> None:
         """Settle what is finished, as soon as it is and the settlement before has committed; in the end all of it."""
@@ -262,9 +270,11 @@ class Consumer:
         if chunk.outcomes:
             self._pace.note(chunk.outcomes, chunk.seconds)
         self._close(chunk)
-        self._settleable.set()
-        self._room.set()
         self._dispatch()
+        if self._ledger.has_finished:
+            self._settleable.set()
+        if self._has_room:
+            self._room.set()
         if self._running == 0:
             self._still.set()
 

@@ -32,6 +32,11 @@ class Ledger:
     def leases(self) -> list[int]:
         return list(self._leases)
 
+    @property
+    def has_finished(self) -> bool:
+        """Is there a lease of which all can be settled?"""
+        return bool(self._finished)
+
     def open(self, lease: int, offsets: Iterable[int]) -> None:
         """Note that messages were pulled."""
         self._leases[lease] = _Lease(set(offsets))

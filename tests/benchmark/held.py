@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import psycopg
 
+from tests.benchmark import load
 from tests.benchmark.figures import percentile
-from tests.benchmark.load import begin
 from tests.benchmark.notes import Notes, arrivals, ledger
 from tests.benchmark.rig import Consumers, Rig, prepared
 from tests.benchmark.server import Server
@@ -18,7 +18,6 @@ from tests.benchmark.workload import Measures
 #: "snapshot": a REPEATABLE READ reader; "xid": a transaction that wrote and is idle now; "both".
 Holder = Literal["snapshot", "xid", "both", "none"]
 
-_PUBLISHERS = 4
 #: Seconds until processes have warmed up, for which they go on after the last window, and until what they did is in
 #: the statistics.
 _WARM_UP, _SLACK, _FLUSHED = 2.0, 1.0, 2.0
@@ -49,18 +48,8 @@ def held(
     with prepared(server, competitor, total) as rig, psycopg.connect(rig.url) as holding:
         consumers = rig.consumers("nothing")
         consumers.begin()
-        publishers = [
-            rig.publisher(
-                "publish_steadily",
-                start=nth * (total // _PUBLISHERS),
-                messages=total // _PUBLISHERS,
-                rate=rate / _PUBLISHERS,
-                rolled_back=rolled_back,
-                seconds=lasting,
-            )
-            for nth in range(_PUBLISHERS)
-        ]
-        begin(publishers)
+        publishers = load.steady(rig, total, rate, rolled_back=rolled_back, seconds=lasting)
+        load.begin(publishers)
         hold(holding, holder)
         marks = _watch(rig, consumers, seconds, windows)
         given_up = sum(publisher.result()["rolled_back"] for publisher in publishers)
@@ -68,7 +57,7 @@ def held(
         time.sleep(_FLUSHED)
         with rig.connect() as db:
             dead = scalar(db, DEAD_TUPLES)
-        pages = [publisher.notes for publisher in publishers if publisher.notes]
+        pages = load.pages_of(publishers)
         series = _windows(marks, pages, consumers.notes)
         return {**_compared(series), **_books(pages, consumers.notes, dead, given_up, settled), "series": series}
 

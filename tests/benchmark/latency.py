@@ -32,7 +32,6 @@ def at_rest(
         publisher = rig.publisher("publish_steadily", messages=total, rate=1 / pause)
         publisher.wait_until_ready()
         with consumers.measured() as cost:
-            assert publisher.notes is not None
             publisher.notes.begin()
             publisher.result()
             consumers.wait_until_settled(total + 1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.benchmark.draining import per_message
 from tests.benchmark.figures import percentile
 from tests.benchmark.notes import Arrival, Notes, arrivals, ledger, merged
-from tests.benchmark.rig import Consumers, Role, prepared
+from tests.benchmark.rig import Consumers, Rig, Role, prepared
 from tests.benchmark.server import Server
 from tests.benchmark.workload import Measures
 
+PUBLISHERS = 4
 #: Numbers that are kept free for each second: more than anybody publishes.
 _FASTEST = 40_000
 #: Seconds until processes have warmed up.
@@ -17,7 +20,7 @@ _WARM_UP = 1.0
 _ON_ITS_WAY = 0.1
 
 
-def full_speed(server: Server, competitor: str, seconds: float, publishers: int = 4) -> Measures:
+def full_speed(server: Server, competitor: str, seconds: float, publishers: int = PUBLISHERS) -> Measures:
     """How fast they publish, what of it is left when they stop, and how long messages took.
 
     A competitor that can't consume only publishes.
@@ -26,8 +29,8 @@ def full_speed(server: Server, competitor: str, seconds: float, publishers: int 
         consumers = rig.consumers("nothing", processes=1 if rig.competitor.kinds else 0)
         consumers.begin()
         started = [
-            rig.publisher("publish_at_full_speed", seconds=seconds, start=number, step=publishers)
-            for number in range(publishers)
+            rig.publisher("publish_at_full_speed", seconds=seconds, start=nth, step=publishers)
+            for nth in range(publishers)
         ]
         for publisher in started:
             publisher.wait_until_ready()
@@ -35,7 +38,7 @@ def full_speed(server: Server, competitor: str, seconds: float, publishers: int 
             begin(started)
             for publisher in started:
                 publisher.result()
-        pages = [publisher.notes for publisher in started if publisher.notes]
+        pages = pages_of(started)
         found = published(pages)
         messages = sum(notes.done for notes in pages)
         if consumers.roles:
@@ -48,8 +51,20 @@ def begin(publishers: list[Role]) -> None:
     for publisher in publishers:
         publisher.wait_until_ready()
     for publisher in publishers:
-        assert publisher.notes is not None
         publisher.notes.begin()
+
+
+def steady(rig: Rig, messages: int, rate: float, **more: Any) -> list[Role]:
+    """Start publishers that share the messages and the rate; each has numbers of its own, one after the other."""
+    each = messages // PUBLISHERS
+    return [
+        rig.publisher("publish_steadily", start=nth * each, messages=each, rate=rate / PUBLISHERS, **more)
+        for nth in range(PUBLISHERS)
+    ]
+
+
+def pages_of(roles: list[Role]) -> list[Notes]:
+    return [role.notes for role in roles]
 
 
 def published(pages: list[Notes]) -> Measures:

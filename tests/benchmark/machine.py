@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import statistics
@@ -14,6 +15,11 @@ from typing import Any
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+#: Whose versions matter.
+_PACKAGES = (
+    *("psycopg", "SQLAlchemy", "msgspec", "asyncpg", "uvloop", "pika"),
+    *("pgmq", "pgqueuer", "procrastinate", "dramatiq", "dramatiq-postgres"),
+)
 _PARENT, _USER, _SYSTEM, _USER_OF_THE_DEAD, _SYSTEM_OF_THE_DEAD = 1, 11, 12, 13, 14
 
 
@@ -72,6 +78,7 @@ def environment() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * _PAGE / 2**30),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
     }
 
 
@@ -106,6 +113,13 @@ def _fsync(folder: Path | None) -> float:
             os.fsync(file.fileno())
             times.append(time.perf_counter() - began)
     return 1000 * statistics.median(times)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str:

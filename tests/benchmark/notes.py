@@ -84,7 +84,7 @@ class Arrival(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """Whether every message arrived, and none that was not published."""
+    """Whether every message arrived, and none that was not published; in messages."""
 
     published: int
     lost: int

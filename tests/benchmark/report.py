@@ -22,7 +22,22 @@ def read(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
+def conditions(records: list[Record]) -> str:
+    """Where and when all this was measured; a line for each place and day."""
+    found = {}
+    for record in records:
+        place = record.get("environment", {})
+        postgres = place.get("postgres", {})
+        parts = [f"Python {place.get('python')}", f"PostgreSQL {postgres.get('server_version')}"]
+        parts += [f"{place.get('cores')} cores, {place.get('memory_gb')} GB", f"commit {place.get('commit')}"]
+        parts += [str(place.get("date", ""))[:10]]
+        parts += [f"{name} {version}" for name, version in place.get("packages", {}).items()]
+        found[", ".join(parts)] = None
+    return "\n".join(found)
+
+
 def print_tables(records: list[Record], console: Console) -> None:
+    console.print(conditions(records), style="dim", highlight=False, markup=False)
     for workload, of_workload in by_workload(records):
         table = Table(title=_title(workload, of_workload), title_justify="left", title_style="bold", show_lines=True)
         head, *rows = _grid(workload, of_workload)
@@ -39,7 +54,7 @@ def print_tables(records: list[Record], console: Console) -> None:
 
 
 def markdown(records: list[Record]) -> str:
-    parts = []
+    parts = [f"{conditions(records)}\n"]
     for workload, of_workload in by_workload(records):
         head, *rows = [[cell.replace("\n", "<br>") for cell in row] for row in _grid(workload, of_workload)]
         rule = ["---"] + ["---:"] * (len(head) - 1)

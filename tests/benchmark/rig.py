@@ -39,21 +39,26 @@ class Role:
     """A process of ours that runs a function of `roles`."""
 
     def __init__(self, folder: Path, role: str, notes: Notes | None, arguments: dict[str, Any]) -> None:
-        self.notes = notes
+        self.arguments = arguments
+        self._notes = notes
         self._name, self._log = role, folder / f"{role}-{time.monotonic_ns()}.log"
         self._result = self._log.with_suffix(".json")
         with open(self._log, "w") as log, open(self._result, "w") as result:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.benchmark.roles", role, json.dumps(arguments)],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": _path()},
                 cwd=ROOT,
                 stdout=result,
                 stderr=log,
                 start_new_session=True,
             )
 
+    @property
+    def notes(self) -> Notes:
+        assert self._notes is not None, f"{self._name} notes nothing"
+        return self._notes
+
     def wait_until_ready(self) -> None:
-        assert self.notes is not None
         until = time.monotonic() + _STARTING
         while not self.notes.is_ready:
             self.check()
@@ -89,6 +94,11 @@ class Role:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+def _path() -> str:
+    """This checkout before whatever else the caller has."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 @dataclass
@@ -171,7 +181,7 @@ class Consumers:
 
     @property
     def notes(self) -> list[Notes]:
-        return [role.notes for role in self.roles if role.notes]
+        return [role.notes for role in self.roles]
 
     @property
     def handled(self) -> int:

@@ -13,12 +13,11 @@ import psycopg
 
 from tests.benchmark import held, load, machine
 from tests.benchmark.figures import percentile
-from tests.benchmark.notes import Notes, ledger
-from tests.benchmark.rig import Consumers, Rig, prepared
+from tests.benchmark.notes import ledger
+from tests.benchmark.rig import Consumers, Rig, Role, prepared
 from tests.benchmark.server import Server
 from tests.benchmark.workload import Measures
 
-_PUBLISHERS = 4
 #: One message in so many fails at its first try.
 _RETRIED = 100
 #: Seconds between samples.
@@ -40,23 +39,19 @@ def soak(server: Server, competitor: str, minutes: float, rate: float = 0.0, sam
         samples: a file that gets each sample as a line of JSON, at once.
     """
     rate = rate or load.full_speed(server, competitor, _TRIAL)["rate"] / 2
-    each = int(60 * minutes * rate) // _PUBLISHERS
-    starts = [nth * each for nth in range(_PUBLISHERS)]
-    with prepared(server, competitor, each * _PUBLISHERS) as rig:
+    messages = int(60 * minutes * rate)
+    with prepared(server, competitor, messages) as rig:
         with rig.connect() as db:
             db.execute(_ROTATE_OFTEN)
         consumers = rig.consumers("nothing", retry_one_in=_RETRIED)
         consumers.begin()
-        publishers = [
-            rig.publisher("publish_steadily", start=start, messages=each, rate=rate / _PUBLISHERS) for start in starts
-        ]
+        publishers = load.steady(rig, messages, rate)
         load.begin(publishers)
-        pages = [publisher.notes for publisher in publishers if publisher.notes]
-        series = _watch(rig, Sampler(rig, consumers, pages, starts), 60 * minutes, samples)
+        series = _watch(rig, Sampler(rig, consumers, publishers), 60 * minutes, samples)
         for publisher in publishers:
             publisher.result()
         consumers.wait_until_settled()
-        books = ledger(pages, consumers.notes)
+        books = ledger(load.pages_of(publishers), consumers.notes)
     found = compared(series)
     return {
         "verdict": int(is_steady(found) and books.lost == books.made_up == 0),
@@ -97,10 +92,10 @@ def _hold_or_let_go(holding: psycopg.Connection[Any], is_held: bool) -> None:
 class Sampler:
     """Looks at what happened since it looked last."""
 
-    def __init__(self, rig: Rig, consumers: Consumers, published: list[Notes], starts: list[int]) -> None:
-        self._rig, self._consumers, self._published = rig, consumers, published
+    def __init__(self, rig: Rig, consumers: Consumers, publishers: list[Role]) -> None:
+        self._rig, self._consumers, self._published = rig, consumers, load.pages_of(publishers)
         #: For each publisher the number after the last that was looked at.
-        self._next = list(starts)
+        self._next = [publisher.arguments["start"] for publisher in publishers]
         self._at, self._handled, self._cpu = time.monotonic(), 0, self._cpu_seconds()
 
     def sample(self, db: psycopg.Connection[Any]) -> Sample:

@@ -77,6 +77,7 @@ WORKLOADS: tuple[Workload, ...] = (
             {"messages": 50_000, "kind": "nothing", "processes": processes},
             quick={"messages": 20_000},
             is_quick=processes == 2,
+            quick_competitors=(_DELETE, "outbox"),
         )
         for processes, goal in ((2, "≥ 1.3"), (4, "≥ 1"))
     ),
@@ -111,6 +112,7 @@ WORKLOADS: tuple[Workload, ...] = (
         (_SCAN, _DELETE, "outbox", *PEERS),
         {"probes": 400, "kind": "nothing"},
         quick={"probes": 120},
+        quick_competitors=(_SCAN, "outbox"),
     ),
     Workload(
         "W5b",
@@ -124,7 +126,7 @@ WORKLOADS: tuple[Workload, ...] = (
         ),
         ("outbox", "outbox (PgBouncer)"),
         {"probes": 400, "idle": 20.0},
-        quick={"probes": 80, "idle": 3.0},
+        quick={"probes": 60, "idle": 2.0},
     ),
     Workload(
         "W6",
@@ -141,6 +143,7 @@ WORKLOADS: tuple[Workload, ...] = (
         (_INSERT, _SCAN, _DELETE, "outbox", *PEERS),
         {"seconds": 30.0},
         quick={"seconds": 4.0},
+        quick_competitors=(_INSERT, _SCAN, "outbox"),
     ),
     Workload(
         "W7a",
@@ -159,7 +162,7 @@ WORKLOADS: tuple[Workload, ...] = (
         _HELD,
         (_DELETE, "outbox", *PEERS),
         {**_HELD_SIZES, "holder": "xid", "rolled_back": 0.05},
-        quick={"seconds": 12.0, "rate": 1_000.0},
+        quick={"seconds": 8.0, "rate": 1_000.0},
         quick_competitors=("outbox",),
         most_rounds=1,
     ),
@@ -190,7 +193,7 @@ WORKLOADS: tuple[Workload, ...] = (
             ),
             ("outbox",),
             {"messages": 50_000, "concurrency": 50, "seconds": 0.005, "is_async": kind == "coroutines"},
-            quick={"messages": 20_000},
+            quick={"messages": 10_000},
         )
         for name, kind in (("W9", "threads"), ("W9-async", "coroutines"))
     ),
