@@ -85,6 +85,8 @@ class Consumer:
         self._breaks = 0
         self._last_overdue = -1e9
         self._rest = Rest(self, alarm)
+        #: Seconds that the last pull took.
+        self._cost = 0.0
         self._chance = random.Random()
         self._runner: Threads | Coroutines = self._make_runner(watchdog)
 
@@ -111,13 +113,13 @@ class Consumer:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            asked, limit = time.monotonic(), min(self._pace.in_hand - self._in_hand, _MOST)
+            limit = min(self._pace.in_hand - self._in_hand, _MOST)
             batches = await self._pull(limit)
             if self._stopping.is_set() and self._leased:
                 return  # they go back with all that the worker holds
             self._accept(batches)
             if not await self._may_have_more(batches, limit):
-                await self._rest.wait(bool(batches), time.monotonic() - asked)
+                await self._rest.wait(bool(batches), self._cost)
 
     @property
     def _in_hand(self) -> int:
@@ -195,6 +197,7 @@ class Consumer:
         worker, overdue = self.worker, time.monotonic() - self._last_overdue > _OVERDUE
         if overdue or self._breaks != self._database.breaks:
             await self._release_unknown()
+        asked = time.monotonic()
         try:
             batches = await self._line.run(
                 operations.pull(self.name, worker, limit, _MOST_BYTES, self._lease_size, overdue, self._leased)
@@ -207,6 +210,7 @@ class Consumer:
         except AWAY as error:
             await self._database.wait_until_back(error)
             return []
+        self._cost = time.monotonic() - asked
         if overdue and not any(batch[0].redelivered for batch in batches):
             self._last_overdue = time.monotonic()
         return batches if worker == self.worker or not self._leased else []

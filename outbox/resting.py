@@ -22,7 +22,7 @@ _SLOW, _DEAF = 1.0, 0.2
 #: For so many seconds after a message looks are no further apart than this: who is warm answers twice as fast.
 _WARM, _WARM_PAUSE = 0.25, 0.007
 #: The rest is so many times as long as the look: an idle consumer takes half a percent of a core.
-_IDLE = 200
+_IDLE, _LONGEST = 200, 5.0
 
 
 class Rest:
@@ -66,7 +66,7 @@ class Rest:
         """Who published before the locks were there, and commits after, does not ring: look now and then."""
         listening = self._alarm.listening
         quiet = now - (self._dozed if listening else self._found)
-        longest = max(_SLOW if listening else _DEAF, _IDLE * cost) * self._chance.uniform(0.8, 1)
+        longest = max(_SLOW if listening else _DEAF, min(_IDLE * cost, _LONGEST)) * self._chance.uniform(0.8, 1)
         if now - self._found < _WARM:
             longest = max(_WARM_PAUSE, 5 * cost)
         try:  # not wait_for: in Python 3.11 it may swallow a cancellation

@@ -24,6 +24,7 @@ class DramatiqPostgres(Peer):
     """
 
     name = "dramatiq-postgres"
+    share = 0.2
     kinds = KINDS
     transactional = False
     packages = ("dramatiq-postgres",)

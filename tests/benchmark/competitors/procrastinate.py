@@ -28,6 +28,7 @@ class Procrastinate(Peer):
     """
 
     name = "procrastinate"
+    share = 0.1
     kinds: frozenset[Kind] = frozenset({"nothing", "effect", "wait"})
     packages = ("procrastinate",)
     unsettled = "SELECT count(*) FROM (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing') LIMIT 1) AS one"
