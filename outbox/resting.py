@@ -15,8 +15,8 @@ from outbox.alarm import Alarm, Sleeper
 
 #: Seconds without a message after which a flow counts as ended.
 _FLOW = 0.005
-#: Seconds between looks in a flow, and how many times longer than the look itself they are at least.
-_PAUSE, _PAUSES = 0.003, 1.0
+#: Seconds between looks in a flow, at least; or as long as a look takes.
+_PAUSE = 0.003
 #: Seconds between looks of a dozing consumer, at most: with notifications, and without.
 _SLOW, _DEAF = 1.0, 0.2
 #: For so many seconds after a message looks are no further apart than this: who is warm answers twice as fast.
@@ -54,23 +54,26 @@ class Rest:
             self._dozing = False
             self._waking = asyncio.ensure_future(self._alarm.wake(self._sleeper))
         if not self._dozing and (flows or found):
-            await asyncio.sleep(max(_PAUSE, _PAUSES * cost))
+            await self._wait_for_ring(max(_PAUSE, cost))
             return
         self._dozing = True
         if await self._alarm.doze(self._sleeper):
             self._dozed = now
             return  # to look once more: something may have been committed before the locks were there
-        await self._wait_for_ring(now, cost)
+        await self._wait_for_ring(self._patience(now, cost))
 
-    async def _wait_for_ring(self, now: float, cost: float) -> None:
+    def _patience(self, now: float, cost: float) -> float:
         """Who published before the locks were there, and commits after, does not ring: look now and then."""
         listening = self._alarm.listening
         quiet = now - (self._dozed if listening else self._found)
         longest = max(_SLOW if listening else _DEAF, min(_IDLE * cost, _LONGEST)) * self._chance.uniform(0.8, 1)
         if now - self._found < _WARM:
             longest = max(_WARM_PAUSE, 5 * cost)
+        return max(_PAUSE, min(quiet / 4, longest))
+
+    async def _wait_for_ring(self, seconds: float) -> None:
         try:  # not wait_for: in Python 3.11 it may swallow a cancellation
-            async with asyncio.timeout(max(_PAUSE, min(quiet / 4, longest))):
+            async with asyncio.timeout(seconds):
                 await self._sleeper.rung.wait()
         except TimeoutError:
             return

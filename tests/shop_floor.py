@@ -207,6 +207,12 @@ class WorkerProcess:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    @property
+    def peak_megabytes(self) -> float:
+        """The most memory that it ever had in use."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
     def wait_for_line(self, text: str, seconds: float = 30) -> None:
         def there() -> bool:
             assert text in self.log or self.process.poll() is None, f"the worker ended:\n{self.log}"

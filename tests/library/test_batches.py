@@ -76,6 +76,25 @@ def test_a_batch_is_one_transaction(shop: Database, tmp_path: Path, kind: str) -
     assert len(seen(shop)) == 100
 
 
+@pytest.mark.parametrize("batch", [1, 25])
+@pytest.mark.parametrize("kind", ["function, connection", "coroutine, connection", "function, list"])
+def test_in_a_pipeline_a_statement_that_fails_charges_its_own_message_only(
+    shop: Database, tmp_path: Path, kind: str, batch: int
+) -> None:
+    """Its error comes when the transaction settles, after statements of others were sent."""
+    shop.execute("ALTER TABLE seen ADD CHECK (what <> 'wrong')")
+    publish(shop, "t", *range(20), "wrong", *range(20, 40), "bad", *range(40, 50))
+    settings = (f"batch={batch}", "prefetch=100", "guarantee='exactly-once'", "pipeline=True")
+    with worker(shop.url, tmp_path, app(SHARING[kind], *settings)):
+        wait_for_rest(shop)
+    assert sorted(seen(shop), key=int) == [str(n) for n in range(50)]
+    with shop.connect() as db:
+        dead = db.execute(
+            "SELECT payload #>> '{}', attempt, errors -> 0 ->> 'class' FROM outbox.dead_letter ORDER BY 1"
+        )
+        assert dead.fetchall() == [("bad", 3, "ValueError"), ("wrong", 3, "CheckViolation")]
+
+
 OUTCOMES = """
 @app.subscribe("s", "t", retries=SOON, prefetch=50, batch=10, guarantee={guarantee!r})
 {colour} handle(messages: list[Message]{wanted}):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from outbox import Outbox
 from tests.library.workshop import PREAMBLE, at_rest, publish, seen, wait_for_rest
 from tests.servers import PgBouncer
 from tests.shop_floor import Database, WorkerProcess, outbox, value, wait_for, worker
@@ -310,6 +311,36 @@ def handle(message):
         wait_for(only_the_slow_one_is_left, "its neighbours settled")
         (tmp_path / "go-on").touch()
         wait_for_rest(shop)
+
+
+_HELD_BACK = """
+@app.subscribe("s", "t", prefetch=1000)
+def handle(message):
+    while not os.path.exists("go-on"):
+        time.sleep(0.01)
+"""
+
+
+def test_large_messages_are_not_multiplied_by_the_prefetch(shop: Database, tmp_path: Path) -> None:
+    """What is in hand is bounded in bytes, too: 8 MiB."""
+    with shop.connect() as db:
+        Outbox().publish_many(db, "t", [{"n": n, "text": "x" * 1_000_000} for n in range(40)])
+    with worker(shop.url, tmp_path, f"{PREAMBLE}{_HELD_BACK}") as process:
+        wait_for(lambda: shop.value("SELECT sum(messages) >= 5 FROM outbox.in_flight"), "messages in hand")
+        assert shop.value("SELECT sum(messages) FROM outbox.in_flight") <= 9
+        (tmp_path / "go-on").touch()
+        wait_for_rest(shop)
+        assert process.peak_megabytes < 150
+
+
+def test_a_worker_with_a_thousand_messages_in_hand_is_small(shop: Database, tmp_path: Path) -> None:
+    with shop.connect() as db:
+        Outbox().publish_many(db, "t", [{"n": n, "text": "x" * 1_000} for n in range(5_000)])
+    with worker(shop.url, tmp_path, f"{PREAMBLE}{_HELD_BACK}") as process:
+        wait_for(lambda: shop.value("SELECT sum(messages) = 1000 FROM outbox.in_flight"), "a thousand in hand")
+        (tmp_path / "go-on").touch()
+        wait_for_rest(shop)
+        assert process.peak_megabytes < 120
 
 
 def test_a_handler_that_outlasts_the_grace_time_loses_its_message_to_others(shop: Database, tmp_path: Path) -> None:

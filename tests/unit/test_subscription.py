@@ -106,6 +106,7 @@ def plain(message: Message) -> None: ...
         ([], {}, "names no topic"),
         (["t"], {"guarantee": "maybe"}, "is not one of at-most-once"),
         (["t"], {"guarantee": "exactly-once"}, "must take the transaction of its effects"),
+        (["t"], {"pipeline": True}, "must take a psycopg.Connection"),
         (["t"], {"concurrency": 0}, "must be 1 or more"),
         (["t"], {"prefetch": 0}, "must be 1 or more"),
         (["t"], {"prefetch": 2, "concurrency": 3}, "can't keep 3 handlers busy"),
