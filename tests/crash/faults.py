@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 
@@ -191,15 +192,16 @@ def hold_xid_elsewhere(shop: Shop, chance: random.Random) -> None:
 def prepare_transactions(shop: Shop, chance: random.Random) -> None:
     """Transactions that published are prepared, and much later committed or rolled back."""
     names = [f"prepared-{chance.randrange(10**9)}" for _ in range(3)]
-    with shop.cluster_lock:
+    try:
+        with shop.cluster_lock:
+            for name in names:
+                _prepare(shop, name)
+        shop.wait_for_effects(50)
+    finally:  # whatever strikes us: nobody else would end them
         for name in names:
-            _prepare(shop, name)
-    shop.wait_for_effects(50)
-    for name in names:
-        what = chance.choice(["COMMIT", "ROLLBACK"])
-        with shop.cluster_lock, shop.connect() as db, suppress(psycopg.errors.UndefinedObject):  # moved without them
-            db.execute(f"{what} PREPARED '{name}'")
-        shop.note(f"{what} PREPARED {name}")
+            what = chance.choice(["COMMIT", "ROLLBACK"])
+            wait_for(partial(_end_prepared, shop, name, what), f"{what} PREPARED {name}")
+            shop.note(f"{what} PREPARED {name}")
 
 
 @fault(weight=1)
@@ -270,6 +272,16 @@ def _flood(shop: Shop) -> None:
         last = take_turns(db, name, 300)
         orders = [{"id": f"{name}-{turn}", "turn": turn} for turn in range(last - 299, last + 1)]
         place(db, Outbox(), name, orders)
+
+
+def _end_prepared(shop: Shop, name: str, what: str) -> bool:
+    """False: we were struck ourselves."""
+    try:
+        with shop.cluster_lock, shop.connect() as db, suppress(psycopg.errors.UndefinedObject):  # moved without them
+            db.execute(f"{what} PREPARED '{name}'")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _prepare(shop: Shop, name: str) -> None:
