@@ -176,7 +176,7 @@ def _messages(
     offsets: list[int], *columns: list[Any] | None,
 ) -> list[Message]:  # fmt: skip  # a row of outbox.batch
     """The messages of a batch, from its columns; a column that no message has is None."""
-    size = sum(len(one) for column in columns[-2:] if column for one in column if one is not None)
+    size = sum(sum(map(len, filter(None, column))) for column in columns[-2:] if column)
     batch = Batch(lease, attempt, redelivered, topic, partition, priority, partition_id, size)
     return list(map(Message, repeat(batch), offsets, *(repeat(None) if c is None else c for c in columns)))
 

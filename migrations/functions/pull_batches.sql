@@ -1,6 +1,7 @@
 -- Takes the next messages of a subscription, at most max_messages, and leases them to a worker. Unleased (at-most-once, or
 -- leased = false) the commit of this call is the settlement. The whole of its own READ COMMITTED transaction; it writes
--- only if it takes something. lease_size bounds the messages a lease holds; overdue = false looks only at redeliveries that
+-- only if it takes something. max_bytes bounds the payloads, of the log's messages and of redeliveries each; lease_size the messages
+-- that a lease holds; overdue = false looks only at redeliveries that
 -- came due in the last 5 seconds, so that the dead rows of older ones are not walked at every poll. An ordered subscription gets
 -- one lease a partition, of any size, and none of a partition whose last one is in flight.
 CREATE FUNCTION outbox.pull_batches(

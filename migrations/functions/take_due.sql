@@ -1,6 +1,6 @@
 -- Claims redeliveries that are due, a lease each; those that another worker is claiming are skipped. Of the suspects, which
--- a worker held when it died, a worker has one at a time: so the guilty one is found and not its neighbours. Internal: see
--- pull.
+-- a worker held when it died, a worker has one at a time: so the guilty one is found and not its neighbours. The one that goes
+-- beyond max_bytes is the last. Internal: see pull_batches.
 CREATE FUNCTION outbox.take_due(
     reader int, worker bigint, max_messages int, max_bytes bigint, now timestamptz, due_after timestamptz
 ) RETURNS SETOF outbox.batch
@@ -9,22 +9,24 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH suspect AS MATERIALIZED (
-        SELECT r.ctid, r.partition_id, r."offset", r.due_at
+        SELECT r.ctid, r.partition_id, r."offset", r.due_at, coalesce(octet_length(r.payload::text), octet_length(r.body)) AS size
         FROM outbox.redelivery r
         WHERE r.subscription_id = reader AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now
           AND NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect)
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT 1
         FOR UPDATE SKIP LOCKED
     ), innocent AS MATERIALIZED (
-        SELECT r.ctid, r.partition_id, r."offset", r.due_at
+        SELECT r.ctid, r.partition_id, r."offset", r.due_at, coalesce(octet_length(r.payload::text), octet_length(r.body)) AS size
         FROM outbox.redelivery r
         WHERE r.subscription_id = reader AND NOT r.suspect AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages
         FOR UPDATE SKIP LOCKED
     ), picked AS MATERIALIZED (
         SELECT outbox.new_lease_id() AS lease_id, d.ctid
-        FROM (SELECT * FROM suspect UNION ALL SELECT * FROM innocent
-              ORDER BY due_at, partition_id, "offset" LIMIT max_messages) AS d
+        FROM (SELECT d.*, sum(d.size) OVER (ORDER BY d.due_at, d.partition_id, d."offset" ROWS UNBOUNDED PRECEDING) AS bytes
+              FROM (SELECT * FROM suspect UNION ALL SELECT * FROM innocent) AS d
+              ORDER BY d.due_at, d.partition_id, d."offset" LIMIT max_messages) AS d
+        WHERE d.bytes - d.size < max_bytes
     ), claimed AS (
         UPDATE outbox.redelivery r SET lease_id = p.lease_id
         FROM picked p

@@ -319,6 +319,21 @@ def test_a_pull_takes_no_more_bytes_than_it_is_asked_to_but_for_the_last_message
     assert len(pull(db, "s", worker, 100, max_bytes=1)) == 1
 
 
+def test_redeliveries_are_bounded_in_bytes_too(database: Database, db) -> None:
+    worker = bound(db)
+    contents = [str(n) * 1_000 for n in range(1, 7)]
+    publish(db, "t", *contents)
+    leases = {message.lease for message in pull(db, "s", worker)}
+    db.execute("SELECT outbox.release(%s, %s)", (worker, list(leases)))
+    pulls = []
+    while pulled := pull(db, "s", worker, 100, max_bytes=1_500):
+        assert all(message.redelivered for message in pulled)
+        pulls.append(payloads(pulled))
+        settle(db, worker, pulled)
+    assert [len(pulled) for pulled in pulls] == [2, 2, 2]
+    assert [payload for pulled in pulls for payload in pulled] == contents
+
+
 def test_at_most_once_leaves_no_lease_and_a_pull_that_rolls_back_takes_nothing(database: Database, db) -> None:
     db.execute("SELECT outbox.declare_topic('t')")
     subscribe(db, "s", "t", guarantee="at-most-once")

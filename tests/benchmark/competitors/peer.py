@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import signal
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 
-from tests.benchmark.competitors.competitor import Competitor
+from tests.benchmark.competitors.competitor import Competitor, Publisher, insert_order
 
 INSERT_EFFECT = "INSERT INTO effect VALUES (%s)"
 
@@ -37,6 +39,30 @@ class Peer(Competitor):
     def remove(self, url: str) -> None:
         if self._connection is not None:
             self._connection.close()
+
+
+class SqlPublisher(Publisher):
+    """Publishes by the SQL functions of a peer, in the caller's transaction.
+
+    Args:
+        send: takes a message as JSON text.
+        send_batch: takes an array of them, in binary.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], send: str, send_batch: str) -> None:
+        self._connection, self._send, self._send_batch = connection, send, send_batch
+
+    def in_transaction(self, payload: dict[str, Any], commit: bool = True) -> None:
+        insert_order(self._connection, payload)
+        self._connection.execute(self._send, (json.dumps(payload),))
+        if commit:
+            self._connection.commit()
+        else:
+            self._connection.rollback()
+
+    def many(self, payloads: Sequence[dict[str, Any]]) -> None:
+        self._connection.execute(self._send_batch, ([json.dumps(payload) for payload in payloads],))
+        self._connection.commit()
 
 
 def missing_packages(*names: str) -> str | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 
-from tests.benchmark.competitors.competitor import Publisher, Work, insert_order
-from tests.benchmark.competitors.peer import INSERT_EFFECT, Peer, set_at_sigterm
+from tests.benchmark.competitors.competitor import Publisher, Work
+from tests.benchmark.competitors.peer import INSERT_EFFECT, Peer, SqlPublisher, set_at_sigterm
 
 _QUEUE = "bench"
 _BATCH = 1_000
@@ -48,7 +47,7 @@ class Pgmq(Peer):
     @contextmanager
     def publisher(self, url: str) -> Iterator[Publisher]:
         with psycopg.connect(url) as connection:
-            yield _Publisher(connection)
+            yield SqlPublisher(connection, _SEND, _SEND_BATCH)
 
     def consume(self, url: str, work: Work) -> None:
         stopped = set_at_sigterm()
@@ -59,23 +58,6 @@ class Pgmq(Peer):
             while not stopped.is_set():
                 if messages := connection.execute(_READ, (size,)).fetchall():
                     settle(connection, messages, work)
-
-
-class _Publisher(Publisher):
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
-
-    def in_transaction(self, payload: dict[str, Any], commit: bool = True) -> None:
-        insert_order(self._connection, payload)
-        self._connection.execute(_SEND, (json.dumps(payload),))
-        if commit:
-            self._connection.commit()
-        else:
-            self._connection.rollback()
-
-    def many(self, payloads: Sequence[dict[str, Any]]) -> None:
-        self._connection.execute(_SEND_BATCH, ([json.dumps(payload) for payload in payloads],))
-        self._connection.commit()
 
 
 def _settle_each(connection: psycopg.Connection[Any], messages: Sequence[_Message], work: Work) -> None:

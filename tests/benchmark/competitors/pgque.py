@@ -14,8 +14,8 @@ from typing import Any
 
 import psycopg
 
-from tests.benchmark.competitors.competitor import Publisher, Work, insert_order
-from tests.benchmark.competitors.peer import INSERT_EFFECT, Peer, set_at_sigterm
+from tests.benchmark.competitors.competitor import Publisher, Work
+from tests.benchmark.competitors.peer import INSERT_EFFECT, Peer, SqlPublisher, set_at_sigterm
 
 #: The path of PgQue's `sql/pgque.sql`.
 _SQL = "OUTBOX_BENCH_PGQUE_SQL"
@@ -88,7 +88,7 @@ class PgQue(Peer):
     @contextmanager
     def publisher(self, url: str) -> Iterator[Publisher]:
         with psycopg.connect(url) as connection:
-            yield _Publisher(connection)
+            yield SqlPublisher(connection, _SEND, _SEND_BATCH)
 
     def consume(self, url: str, work: Work) -> None:
         stopped = set_at_sigterm()
@@ -103,23 +103,6 @@ class PgQue(Peer):
                 else:
                     list(connection.notifies(timeout=_TICK, stop_after=1))
             connection.execute("SELECT pgque.unsubscribe_subconsumer(%s, %s, %s, 1)", (_QUEUE, _CONSUMER, subconsumer))
-
-
-class _Publisher(Publisher):
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
-
-    def in_transaction(self, payload: dict[str, Any], commit: bool = True) -> None:
-        insert_order(self._connection, payload)
-        self._connection.execute(_SEND, (json.dumps(payload),))
-        if commit:
-            self._connection.commit()
-        else:
-            self._connection.rollback()
-
-    def many(self, payloads: Sequence[dict[str, Any]]) -> None:
-        self._connection.execute(_SEND_BATCH, ([json.dumps(payload) for payload in payloads],))
-        self._connection.commit()
 
 
 def _settle_each(connection: psycopg.Connection[Any], messages: Sequence[tuple[int, str]], work: Work) -> None:
