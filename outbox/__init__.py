@@ -28,6 +28,7 @@ The life of a message:
                                      dead letter ──redrive──► redelivery
 """
 
+from outbox.binding import Binding
 from outbox.client import Outbox
 from outbox.errors import (
     CursorBeyondLog,
@@ -48,11 +49,13 @@ from outbox.inbox import once
 from outbox.model import Ack, Message, MessageId, NewMessage, Reject, Retry
 from outbox.payload import Limits
 from outbox.retries import Retries
+from outbox.settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Ack",
+    "Binding",
     "CursorBeyondLog",
     "HandlerStuck",
     "InvalidDeclaration",
@@ -70,6 +73,7 @@ __all__ = [
     "Retries",
     "Retry",
     "SchemaOutdated",
+    "Settings",
     "SubscriptionNotFound",
     "TimeLimitExceeded",
     "TopicNotDeclared",

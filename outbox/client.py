@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import psycopg
 from sqlalchemy import orm
@@ -13,11 +13,13 @@ from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox import connection as connections
 from outbox import operations, subscription
+from outbox.binding import Binding
 from outbox.errors import InvalidDeclaration, InvalidMessage
 from outbox.model import MessageId, NewMessage
 from outbox.operations import Operation
 from outbox.payload import Encoded, Limits, check_topic, encode
 from outbox.retries import Retries
+from outbox.settings import Settings
 from outbox.subscription import Guarantee, OnFailure, Subscription
 
 T = TypeVar("T")
@@ -198,7 +200,7 @@ class Outbox:
     def subscribe(
         self,
         name: str,
-        *patterns: str,
+        *topics: str | Binding,
         guarantee: Guarantee = "at-least-once",
         concurrency: int = 1,
         prefetch: int | None = None,
@@ -209,6 +211,7 @@ class Outbox:
         on_failure: OnFailure | None = None,
         time_limit: timedelta | None = TIME_LIMIT,
         pipeline: bool = False,
+        **settings: Unpack[Settings],
     ) -> Callable[[H], H]:
         """Make the decorated function, sync or async, the handler of a subscription. `outbox worker` runs it.
 
@@ -219,7 +222,8 @@ class Outbox:
 
         Args:
             name: each subscription gets every message; the workers of one share them.
-            patterns: topics, or patterns of words between dots: `*` is one word, `#` any number of words.
+            topics: names, patterns of words between dots (`*` is one word, `#` any number of words), or a `Binding`,
+                which can look at headers and payloads as well.
             guarantee: "at-most-once", "at-least-once", or "exactly-once" for effects in this database.
             concurrency: handlers at once in each worker process.
             prefetch: messages in hand at most in each worker process; None adapts to the handler's speed.
@@ -234,6 +238,7 @@ class Outbox:
                 has its process replaced. None: it may take for ever.
             pipeline: the statements of the handler's psycopg connection are sent without waiting for each: several
                 times faster where a handler only writes. An error comes at the next fetch, or at the end.
+            settings: what lives in the database, see `outbox.Settings`; what is not named stays as it is there.
 
         Raises:
             InvalidDeclaration: the name is taken, or the handler's signature does not fit.
@@ -249,7 +254,7 @@ class Outbox:
                 raise InvalidDeclaration(f"subscription {name!r} has a handler already")
             self.subscriptions[name] = subscription.declare(
                 name,
-                patterns,
+                topics,
                 handler,
                 guarantee=guarantee,
                 concurrency=concurrency,
@@ -260,6 +265,7 @@ class Outbox:
                 on_failure=(on_failure or "park") if ordered else None,
                 time_limit=time_limit,
                 pipeline=pipeline,
+                settings=settings,
             )
             return handler
 

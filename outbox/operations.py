@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from outbox import version
+from outbox.binding import Binding
 from outbox.model import Batch, Message, MessageId
 from outbox.payload import Encoded
+from outbox.settings import Settings, plain
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -126,21 +128,40 @@ def subscribe(name: str, guarantee: str, max_attempts: int, on_failure: str | No
     )
 
 
-def bind(subscription: str, pattern: str, start: str) -> Operation[int]:
+def configure(subscription: str, settings: Settings) -> Operation[bool]:
+    """Change the settings that are named; returns whether that changed anything."""
+    rows = yield Statement(
+        "SELECT outbox.configure(CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb))",
+        (subscription, msgspec.json.encode(plain(settings)).decode()),
+    )
+    return bool(rows[0][0])
+
+
+def bind(subscription: str, binding: Binding, start: str) -> Operation[int]:
     """Needs a transaction of its own; returns the number of new cursors."""
     rows = yield Statement(
-        "SELECT outbox.bind(CAST(%s AS text), CAST(%s AS text), CAST(%s AS text))", (subscription, pattern, start)
+        "SELECT outbox.bind(CAST(%s AS text), CAST(%s AS text), CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb), "
+        "CAST(%s AS text), CAST(%s AS text), CAST(%s AS boolean))",
+        (
+            subscription,
+            binding.pattern,
+            start,
+            msgspec.json.encode(binding.headers).decode() if binding.headers else None,
+            binding.match,
+            binding.filter,
+            binding.alternate,
+        ),
     )
     return int(rows[0][0])
 
 
-def bound_patterns(subscription: str) -> Operation[set[str]]:
+def bindings_of(subscription: str) -> Operation[list[Binding]]:
     rows = yield Statement(
-        "SELECT b.pattern FROM outbox.binding b JOIN outbox.subscription s ON s.id = b.subscription_id "
-        "WHERE s.name = %s",
+        "SELECT b.pattern, b.headers, b.match, b.filter, b.alternate FROM outbox.binding b "
+        "JOIN outbox.subscription s ON s.id = b.subscription_id WHERE s.name = %s ORDER BY b.pattern",
         (subscription,),
     )
-    return {pattern for (pattern,) in rows}
+    return [Binding(*row) for row in rows]
 
 
 def adopt(subscription: str) -> Operation[int]:

@@ -16,16 +16,18 @@ import psycopg
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
+from outbox import settings as settings_of
+from outbox.binding import Binding
 from outbox.errors import InvalidDeclaration
 from outbox.model import Message
 from outbox.retries import Retries
+from outbox.settings import Settings
 
 Guarantee = Literal["at-most-once", "at-least-once", "exactly-once"]
 OnFailure = Literal["block", "park", "dead-letter"]
 Handler = Callable[..., Any]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_PATTERN = re.compile(r"([A-Za-z0-9_-]+|\*|#)(\.([A-Za-z0-9_-]+|\*|#))*")
 
 #: What a handler may ask for beside the message, and whether it must be a coroutine function for it.
 _WANTED: dict[Any, bool] = {
@@ -41,8 +43,8 @@ class Subscription:
     """A named reader of the log and the handler that its messages go to."""
 
     name: str
-    #: Topic names, or patterns of words between dots: `*` is one word, `#` any number of words.
-    patterns: tuple[str, ...]
+    #: Which topics it reads, and which of their messages.
+    bindings: tuple[Binding, ...]
     handler: Handler
     guarantee: Guarantee
     #: Handlers at once in each worker process: threads, or coroutines; 1 or more.
@@ -62,6 +64,8 @@ class Subscription:
     pipeline: bool
     #: Does the handler take a list of messages?
     takes_list: bool
+    #: What the database is told beyond this; see `outbox.settings`.
+    settings: Settings
     #: The type of session or connection that the handler asks for, and the parameter's name; or None.
     wants: tuple[Any, str] | None
 
@@ -78,7 +82,7 @@ class Subscription:
 
 def declare(
     name: str,
-    patterns: tuple[str, ...],
+    topics: tuple[str | Binding, ...],
     handler: Handler,
     *,
     guarantee: Guarantee,
@@ -90,10 +94,12 @@ def declare(
     on_failure: OnFailure | None,
     time_limit: timedelta | None,
     pipeline: bool,
+    settings: Settings,
 ) -> Subscription:
     """Check a handler and its settings. Raises InvalidDeclaration, which says what does not fit."""
-    _check_types(name, patterns, concurrency, prefetch, batch, retries, time_limit)
-    _check_names(name, patterns)
+    _check_types(name, concurrency, prefetch, batch, retries, time_limit)
+    bindings = _bindings(name, topics)
+    settings_of.check(name, settings)
     _check_numbers(name, concurrency, prefetch, time_limit)
     if guarantee not in typing.get_args(Guarantee):
         raise InvalidDeclaration(f"guarantee {guarantee!r} is not one of {', '.join(typing.get_args(Guarantee))}")
@@ -117,29 +123,25 @@ def declare(
             f"subscription {name!r} has pipeline=True, so its handler must take a psycopg.Connection or AsyncConnection"
         )
     return Subscription(
-        name, patterns, handler, guarantee, concurrency, prefetch, retries, start,
-        batch, on_failure, time_limit, pipeline, takes_list, wants,
+        name, bindings, handler, guarantee, concurrency, prefetch, retries, start,
+        batch, on_failure, time_limit, pipeline, takes_list, settings, wants,
     )  # fmt: skip  # in the order of the fields; a line for each says no more
 
 
-def _check_types(
-    name: str, patterns: tuple[Any, ...], concurrency: Any, prefetch: Any, batch: Any, retries: Any, time_limit: Any
-) -> None:
+def _check_types(name: str, concurrency: Any, prefetch: Any, batch: Any, retries: Any, time_limit: Any) -> None:
     kinds: list[tuple[str, Any, type]] = [("concurrency", concurrency, int), ("prefetch", prefetch, int)]
     kinds += [("batch", batch, int), ("retries", retries, Retries), ("time_limit", time_limit, timedelta)]
-    kinds += [("a topic", pattern, str) for pattern in patterns]
     for what, value, kind in kinds:
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise InvalidDeclaration(f"subscription {name!r}: {what} is {value!r}, it must be a {kind.__name__}")
 
 
-def _check_names(name: str, patterns: tuple[str, ...]) -> None:
+def _bindings(name: str, topics: tuple[str | Binding, ...]) -> tuple[Binding, ...]:
     if not _NAME.fullmatch(name) or len(name) > 255:
         raise InvalidDeclaration(f"{name!r} is not a subscription name: letters, digits, _, - and . only, 255 at most")
-    if bad := [pattern for pattern in patterns if not _PATTERN.fullmatch(pattern)]:
-        raise InvalidDeclaration(f"{bad[0]!r} is not a topic or pattern: words between dots, * or # as whole words")
-    if not patterns:
+    if not topics:
         raise InvalidDeclaration(f"subscription {name!r} names no topic: @app.subscribe({name!r}, 'orders.*')")
+    return tuple(topic if isinstance(topic, Binding) else Binding(topic) for topic in topics)
 
 
 def _check_numbers(name: str, concurrency: int, prefetch: int | None, time_limit: timedelta | None) -> None:

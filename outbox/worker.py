@@ -173,10 +173,12 @@ class Worker:
         await self._database.persist(
             lambda: operations.subscribe(name, subscription.guarantee, retries.max_attempts, subscription.on_failure)
         )
-        for pattern in subscription.patterns:
-            await self._database.persist(partial(operations.bind, name, pattern, subscription.start))
-        bound = await self._database.persist(lambda: operations.bound_patterns(name))
-        if more := sorted(bound - set(subscription.patterns)):
+        if subscription.settings:
+            await self._database.persist(lambda: operations.configure(name, subscription.settings))
+        for binding in subscription.bindings:
+            await self._database.persist(partial(operations.bind, name, binding, subscription.start))
+        bound = await self._database.persist(lambda: operations.bindings_of(name))
+        if more := sorted({binding.pattern for binding in bound if binding not in subscription.bindings}):
             log(logging.WARNING, "bound to more than its handler declares", subscription=name, patterns=",".join(more))
 
     async def _beat(self) -> None:

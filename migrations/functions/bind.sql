@@ -1,8 +1,11 @@
 -- Lets a subscription read the topics that match a pattern: those that exist from "start" on ('first': all the
--- history that is kept, 'next': what commits from now on), later ones from their beginning. Returns the number of
--- new cursors; binding again changes nothing. The whole of its own READ COMMITTED transaction: sequence, then
--- snapshot and xid in one statement.
-CREATE FUNCTION outbox.bind(subscription text, pattern text, start text DEFAULT 'first') RETURNS int
+-- history that is kept, 'next': what commits from now on), later ones from their beginning. Of their messages only those that have
+-- the headers and fit the filter, see outbox.binding. Returns the number of new cursors; binding again changes nothing. The whole
+-- of its own READ COMMITTED transaction: sequence, then snapshot and xid in one statement.
+CREATE FUNCTION outbox.bind(
+    subscription text, pattern text, start text DEFAULT 'first', headers jsonb DEFAULT NULL, match text DEFAULT 'all',
+    filter text DEFAULT NULL, alternate boolean DEFAULT false
+) RETURNS int
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -24,6 +27,7 @@ BEGIN
             USING ERRCODE = 'OB004', HINT = 'Create it with outbox.subscribe().';
     END IF;
 
+    PERFORM outbox.check_filter(bind.filter);
     SELECT array_agg(p.id), array_agg(outbox.log_end(p.sequence))
     INTO unread, ends
     FROM outbox.topic t
@@ -34,7 +38,9 @@ BEGIN
     WITH running AS MATERIALIZED (
         SELECT outbox.open_xids(pg_current_snapshot()) AS xids
     ), bound AS (
-        INSERT INTO outbox.binding (subscription_id, pattern) VALUES (reader, bind.pattern) ON CONFLICT DO NOTHING
+        INSERT INTO outbox.binding (subscription_id, pattern, headers, match, filter, alternate)
+        VALUES (reader, bind.pattern, nullif(bind.headers, '{}'), bind.match, bind.filter, bind.alternate)
+        ON CONFLICT DO NOTHING
     ), placed AS (
         INSERT INTO outbox.cursor (subscription_id, partition_id)
         SELECT reader, unnest(unread)

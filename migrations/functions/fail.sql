@@ -24,12 +24,12 @@ BEGIN
         JOIN outbox.lease l ON l.id = asked.id AND coalesce(asked.offsets, l.offsets) @> f."offset"
         JOIN outbox.subscription s ON s.id = l.subscription_id
     ), whole AS MATERIALIZED (
-        SELECT f.*, NULL::tid AS row, m.published_at, m.key, m.headers, m.payload, m.body, '[]'::jsonb AS errors
+        SELECT f.*, NULL::tid AS row, m.published_at, m.key, m.headers, m.payload, m.body, m.expires_at, '[]'::jsonb AS errors
         FROM failed f
         CROSS JOIN LATERAL outbox.messages(f.partition_id, f."offset", f."offset") AS m
         WHERE NOT f.redelivered
         UNION ALL
-        SELECT f.*, own.row, r.published_at, r.key, r.headers, r.payload, r.body, r.errors
+        SELECT f.*, own.row, r.published_at, r.key, r.headers, r.payload, r.body, r.expires_at, r.errors
         FROM failed f
         CROSS JOIN LATERAL outbox.redelivery_of(f.subscription_id, f.partition_id, f."offset", f.lease_id) AS own (row)
         JOIN outbox.redelivery r ON r.ctid = own.row
@@ -42,12 +42,12 @@ BEGIN
         WHERE r.ctid = w.row AND w.delay IS NOT NULL
     ), waiting AS (  -- after a seek back, one message can be in several leases: a redelivery in other hands stays there
         INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at, lane,
-                                            published_at, key, headers, payload, body, errors)
+                                            published_at, key, headers, payload, body, expires_at, errors)
         SELECT subscription_id, partition_id, "offset", attempt + charge,
                CASE WHEN outbox.is_next(subscription_id, partition_id, lane, row_number() OVER (
                         PARTITION BY subscription_id, partition_id, lane ORDER BY "offset"))
                     THEN clock_timestamp() + make_interval(secs => delay) ELSE 'infinity' END, lane,
-               published_at, key, headers, payload, body, outbox.add_error(errors, error)
+               published_at, key, headers, payload, body, expires_at, outbox.add_error(errors, error)
         FROM (SELECT DISTINCT ON (subscription_id, partition_id, "offset")
                      w.*, outbox.lane_of(w.on_failure, w.key) AS lane
               FROM whole w

@@ -44,12 +44,12 @@ BEGIN
         SET attempt = excluded.attempt, reason = excluded.reason, errors = excluded.errors, died_at = excluded.died_at
     ), untried AS (  -- after a seek back, one message can be in several leases: one redelivery of it is enough
         INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at, suspect, lane,
-                                            published_at, key, headers, payload, body)
+                                            published_at, key, headers, payload, body, expires_at)
         SELECT subscription_id, partition_id, "offset", attempt,
                CASE WHEN outbox.is_next(subscription_id, partition_id, lane, row_number() OVER (
                         PARTITION BY subscription_id, partition_id, lane ORDER BY "offset"))
                     THEN clock_timestamp() ELSE 'infinity' END, died, lane,
-               published_at, key, headers, payload, body
+               published_at, key, headers, payload, body, expires_at
         FROM (SELECT DISTINCT ON (e.subscription_id, m.partition_id, m."offset")
                      e.subscription_id, e.attempt, outbox.lane_of(s.on_failure, m.key) AS lane, m.*
               FROM ended e

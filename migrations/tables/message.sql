@@ -10,11 +10,15 @@ CREATE TABLE outbox.message (
     headers jsonb,
     payload json,
     body bytea,
+    expires_at timestamptz,
     CHECK ((payload IS NULL) <> (body IS NULL))
 ) PARTITION BY LIST (slot);
 
 COMMENT ON COLUMN outbox.message.xid IS
     'The publisher''s top-level transaction: what pull looks up when it commits later than its offset.';
+
+COMMENT ON COLUMN outbox.message.expires_at IS
+    'From then on it is not delivered any more. NULL: never; -infinity: it was cancelled.';
 
 DO $$
 BEGIN

@@ -14,6 +14,7 @@ CREATE TABLE outbox.redelivery (
     headers jsonb,
     payload json,
     body bytea,
+    expires_at timestamptz,
     errors jsonb NOT NULL DEFAULT '[]',
     PRIMARY KEY (subscription_id, partition_id, "offset")
 ) WITH (

@@ -8,7 +8,21 @@ CREATE TABLE outbox.subscription (
     max_attempts smallint NOT NULL CHECK (max_attempts BETWEEN 1 AND 32766),
     on_failure text CHECK (on_failure IN ('block', 'park', 'dead-letter')),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CHECK (on_failure IS NULL OR guarantee <> 'at-most-once')
+    paused_at timestamptz,
+    -- what configure() sets
+    ttl interval CHECK (ttl > interval '0'),
+    expired text NOT NULL DEFAULT 'drop' CHECK (expired IN ('drop', 'dead-letter')),
+    rate float8 CHECK (rate > 0 AND rate < 'infinity'),
+    burst int CHECK (burst > 0),
+    max_backlog bigint CHECK (max_backlog > 0),
+    overflow text NOT NULL DEFAULT 'drop-oldest' CHECK (overflow IN ('drop-oldest', 'reject-publish')),
+    exclusive boolean NOT NULL DEFAULT false,
+    fair boolean NOT NULL DEFAULT false,
+    ageing interval NOT NULL DEFAULT interval '1 minute' CHECK (ageing >= interval '0'),
+    dead_letter_topic text,
+    dead_letter_ttl interval CHECK (dead_letter_ttl > interval '0'),
+    CHECK (on_failure IS NULL OR guarantee <> 'at-most-once'),
+    CONSTRAINT fair_has_no_order CHECK (NOT fair OR on_failure IS NULL AND guarantee <> 'at-most-once')
 );
 
 COMMENT ON COLUMN outbox.subscription.max_attempts IS
@@ -17,3 +31,30 @@ COMMENT ON COLUMN outbox.subscription.max_attempts IS
 COMMENT ON COLUMN outbox.subscription.on_failure IS
     'NULL: unordered. Otherwise one batch of a partition is in flight at a time, in order, and a message that fails blocks its
 partition, parks its key, or becomes a dead letter at once.';
+
+COMMENT ON COLUMN outbox.subscription.paused_at IS 'Since then pulls return nothing. NULL: it is not paused.';
+
+COMMENT ON COLUMN outbox.subscription.ttl IS 'Messages older than this, since publish, are not delivered any more. NULL: for ever.';
+
+COMMENT ON COLUMN outbox.subscription.expired IS 'What becomes of messages that are too old: "drop", or "dead-letter".';
+
+COMMENT ON COLUMN outbox.subscription.rate IS 'Messages a second that are handed out at most, to all workers together.';
+
+COMMENT ON COLUMN outbox.subscription.burst IS 'Messages that may be handed out at once after a pause. NULL: those of a second, one at least.';
+
+COMMENT ON COLUMN outbox.subscription.max_backlog IS 'Messages that may wait in the log. "overflow" says what happens beyond.';
+
+COMMENT ON COLUMN outbox.subscription.overflow IS
+    '"drop-oldest": the oldest are passed over; "reject-publish": a publish to a topic that it reads is an error (OB008).';
+
+COMMENT ON COLUMN outbox.subscription.exclusive IS 'One worker at a time gets messages; when it ends or dies, another does.';
+
+COMMENT ON COLUMN outbox.subscription.fair IS 'Keys take turns: many messages of one key don''t hold up those of the others.';
+
+COMMENT ON COLUMN outbox.subscription.ageing IS
+    'A message that waited so long behind higher priorities gets a share of the pulls.';
+
+COMMENT ON COLUMN outbox.subscription.dead_letter_topic IS
+    'Messages that are given up on are published there. NULL: they are kept in outbox.dead_letter.';
+
+COMMENT ON COLUMN outbox.subscription.dead_letter_ttl IS 'Dead letters older than this, since they died, are deleted. NULL: never.';
