@@ -31,6 +31,7 @@ The life of a message:
 from outbox.binding import Binding
 from outbox.client import Outbox
 from outbox.errors import (
+    BacklogFull,
     CursorBeyondLog,
     HandlerStuck,
     InvalidDeclaration,
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ack",
+    "BacklogFull",
     "Binding",
     "CursorBeyondLog",
     "HandlerStuck",

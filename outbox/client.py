@@ -68,6 +68,7 @@ class Outbox:
         priority: int = 0,
         content_type: str | None = None,
         idempotency_key: str | None = None,
+        ttl: timedelta | None = None,
     ) -> Awaitable[MessageId]: ...
 
     @overload
@@ -82,6 +83,7 @@ class Outbox:
         priority: int = 0,
         content_type: str | None = None,
         idempotency_key: str | None = None,
+        ttl: timedelta | None = None,
     ) -> MessageId: ...
 
     def publish(
@@ -95,6 +97,7 @@ class Outbox:
         priority: int = 0,
         content_type: str | None = None,
         idempotency_key: str | None = None,
+        ttl: timedelta | None = None,
     ) -> MessageId | Awaitable[MessageId]:
         """Append a message to a topic, in the caller's transaction; await it if the connection is async.
 
@@ -110,6 +113,7 @@ class Outbox:
             content_type: of a payload of bytes; "application/octet-stream" by default.
             idempotency_key: names what is published: if a message was published to the topic with it before, within
                 the topic's deduplication window, nothing is stored. Waits for a transaction that is just doing so.
+            ttl: how long it may wait for its delivery; then the subscription drops it, or makes it a dead letter.
 
         Returns:
             The message's id; that of the earlier message if there was one.
@@ -117,9 +121,10 @@ class Outbox:
         Raises:
             InvalidMessage: it breaks a limit or can't be encoded; nothing was sent.
             TopicNotDeclared: the topic does not exist and `outbox.declare_topics` is off.
+            BacklogFull: too many messages wait for a subscription that rejects more.
             SchemaOutdated: run `outbox migrate`.
         """
-        message = encode(payload, self.limits, key, headers, content_type, idempotency_key)
+        message = encode(payload, self.limits, key, headers, content_type, idempotency_key, ttl)
         return self._run(operations.publish(_checked(topic), message, priority), connection)
 
     @overload
@@ -271,12 +276,35 @@ class Outbox:
 
         return register
 
+    def pause(self, connection: Any, subscription: str) -> bool | Awaitable[bool]:
+        """Let a subscription's workers get no more messages, when the caller's transaction commits.
+
+        What they have in hand goes on. Returns False if it was paused before.
+
+        Raises:
+            SubscriptionNotFound: there is no such subscription.
+        """
+        return self._run(operations.pause(subscription), connection)
+
+    def resume(self, connection: Any, subscription: str) -> bool | Awaitable[bool]:
+        """Let a paused subscription go on, when the caller's transaction commits. Returns False if it was not paused.
+
+        Raises:
+            SubscriptionNotFound: there is no such subscription.
+        """
+        return self._run(operations.resume(subscription), connection)
+
     def _encode(self, message: Any) -> Encoded:
         """A payload, or a NewMessage."""
         if not isinstance(message, NewMessage):
             return encode(message, self.limits)
         return encode(
-            message.payload, self.limits, message.key, message.headers, idempotency_key=message.idempotency_key
+            message.payload,
+            self.limits,
+            message.key,
+            message.headers,
+            idempotency_key=message.idempotency_key,
+            ttl=message.ttl,
         )
 
     def _run(self, operation: Operation[T], connection: Any) -> T | Awaitable[T]:

@@ -25,7 +25,7 @@ from outbox.database import AWAY, Database
 from outbox.errors import InvalidDeclaration, LeaseLost, WorkerLost
 from outbox.logs import log
 from outbox.model import Message
-from outbox.operations import Failure, Settlement
+from outbox.operations import Failure, Pulled, Settlement
 from outbox.pace import Pace
 from outbox.resting import Rest
 from outbox.runners import Coroutines, Threads
@@ -38,6 +38,8 @@ from outbox.watchdog import Watchdog
 _MOST, _MOST_BYTES = 2_000, 1024 * 1024
 #: Seconds until the next pull, where more is there than could be handed out; and while the worker registers anew.
 _SHORTLY, _REGISTERING = 0.001, 0.1
+#: Seconds until the next pull at most, where there is more that may not be handed out yet: the rule may be changed.
+_LONG = 1.0
 #: Seconds between settlements of the finished parts of a lease.
 _PARTS = 0.5
 #: Seconds between looks at all redeliveries that are due, and not only at those of the last moments.
@@ -114,12 +116,20 @@ class Consumer:
                 await self._room.wait()
                 continue
             limit = min(self._pace.in_hand - self._in_hand, _MOST)
-            batches = await self._pull(limit)
+            batches, again_in = await self._pull(limit)
             if self._stopping.is_set() and self._leased:
                 return  # they go back with all that the worker holds
             self._accept(batches)
-            if not await self._may_have_more(batches, limit):
+            if again_in is not None:
+                await self._wait_until_stopped(again_in)
+            elif not _may_have_more(batches, limit):
                 await self._rest.wait(bool(batches), self._cost)
+
+    async def _wait_until_stopped(self, seconds: float) -> None:
+        """There is more, that may be pulled then: until then no ring matters."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(max(_SHORTLY, seconds), _LONG)):
+                await self._stopping.wait()
 
     @property
     def _in_hand(self) -> int:
@@ -193,27 +203,27 @@ class Consumer:
             *told,
         )
 
-    async def _pull(self, limit: int) -> list[list[Message]]:
+    async def _pull(self, limit: int) -> Pulled:
         worker, overdue = self.worker, time.monotonic() - self._last_overdue > _OVERDUE
         if overdue or self._breaks != self._database.breaks:
             await self._release_unknown()
         asked = time.monotonic()
         try:
-            batches = await self._line.run(
+            pulled = await self._line.run(
                 operations.pull(self.name, worker, limit, _MOST_BYTES, self._lease_size, overdue, self._leased)
             )
         except WorkerLost:
             if worker == self.worker:
                 self.lost.set()
             await asyncio.sleep(_REGISTERING)  # while the worker registers anew
-            return []
+            return Pulled([], None)
         except AWAY as error:
             await self._database.wait_until_back(error)
-            return []
+            return Pulled([], None)
         self._cost = time.monotonic() - asked
-        if overdue and not any(batch[0].redelivered for batch in batches):
+        if overdue and not any(batch[0].redelivered for batch in pulled.batches):
             self._last_overdue = time.monotonic()
-        return batches if worker == self.worker or not self._leased else []
+        return pulled if worker == self.worker or not self._leased else Pulled([], None)
 
     async def _release_unknown(self) -> None:
         """Give back leases that are ours and that we don't know of.
@@ -242,18 +252,6 @@ class Consumer:
             self._waiting.extend(messages)
             self._pace.note_size(len(messages), batch.bytes)
         self._dispatch()
-
-    async def _may_have_more(self, batches: list[list[Message]], limit: int) -> bool:
-        """Did a limit end the pull, or did it only park messages? Then there may be more behind them."""
-        if batches:
-            taken, size = sum(map(len, batches)), sum(messages[0].batch.bytes for messages in batches)
-            return taken >= limit or size >= _MOST_BYTES or any(messages[0].redelivered for messages in batches)
-        if self.subscription.on_failure == "park":
-            with suppress(*AWAY):
-                if await self._database.run(operations.has_more(self.name)):
-                    await asyncio.sleep(_SHORTLY)
-                    return True
-        return False
 
     def _dispatch(self) -> None:
         while self._idle_runners and self._waiting:
@@ -396,3 +394,9 @@ class Consumer:
         if self.subscription.on_failure or not self._redelivered.isdisjoint(leases):
             self._redelivered.difference_update(leases)
             self.rung.set()
+
+
+def _may_have_more(batches: list[list[Message]], limit: int) -> bool:
+    """Did a limit end the pull? Then there may be more behind it."""
+    taken, size = sum(map(len, batches)), sum(messages[0].batch.bytes for messages in batches)
+    return taken >= limit or size >= _MOST_BYTES or any(messages[0].redelivered for messages in batches)

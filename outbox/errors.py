@@ -4,7 +4,8 @@ OutboxError
 ├── SchemaOutdated
 ├── PublishError
 │   ├── InvalidMessage
-│   └── TopicNotDeclared
+│   ├── TopicNotDeclared
+│   └── BacklogFull
 ├── InvalidDeclaration
 ├── SubscriptionNotFound
 ├── LeaseLost
@@ -48,6 +49,10 @@ class InvalidMessage(PublishError):
 
 class TopicNotDeclared(PublishError):
     """Raised by a publish to an undeclared topic while `outbox.declare_topics` is off."""
+
+
+class BacklogFull(PublishError):
+    """Raised by a publish to a topic whose reader has its `max_backlog` waiting, and rejects more."""
 
 
 class InvalidDeclaration(OutboxError):
@@ -95,4 +100,5 @@ BY_SQLSTATE: dict[str, type[OutboxError]] = {
     "OB005": WorkerLost,
     "OB006": TopicNotDeclared,
     "OB007": InvalidDeclaration,
+    "OB008": BacklogFull,
 }

@@ -44,6 +44,8 @@ class NewMessage:
     headers: dict[str, str] = field(default_factory=dict)
     #: Published once: another message with it, to the same topic within its window, is not stored.
     idempotency_key: str | None = None
+    #: How long it may wait for its delivery; None: for ever, or as long as a subscription wants.
+    ttl: timedelta | None = None
 
 
 class Batch(msgspec.Struct, frozen=True, eq=False):

@@ -45,6 +45,15 @@ class Settlement:
     failures: list[Failure] = field(default_factory=list)
 
 
+class Pulled(NamedTuple):
+    """What a pull brought."""
+
+    #: The messages of each lease, in order.
+    batches: list[list[Message]]
+    #: Seconds until there may be more, though nobody will ring; None: there was no more.
+    again_in: float | None
+
+
 def ranges(offsets: Iterable[int]) -> str:
     """Offsets as an int8multirange's text."""
     return "{" + ",".join(f"[{offset},{offset}]" for offset in sorted(offsets)) + "}"
@@ -76,11 +85,31 @@ def check_schema() -> Operation[None]:
         raise problem
 
 
+def pause(subscription: str) -> Operation[bool]:
+    """False: it was paused before."""
+    rows = yield Statement("SELECT outbox.pause(%s)", (subscription,))
+    return bool(rows[0][0])
+
+
+def resume(subscription: str) -> Operation[bool]:
+    """False: it was not paused."""
+    rows = yield Statement("SELECT outbox.resume(%s)", (subscription,))
+    return bool(rows[0][0])
+
+
+def purge(subscription: str) -> Operation[int]:
+    """Needs a transaction of its own; returns how many offsets and redeliveries were dropped."""
+    rows = yield Statement("SELECT outbox.purge(%s)", (subscription,))
+    return int(rows[0][0])
+
+
 def publish(topic: str, message: Encoded, priority: int) -> Operation[MessageId]:
+    json, body, key, headers, idempotency_key, ttl = message
     rows = yield Statement(
         'SELECT partition_id, "offset" FROM outbox.publish(CAST(%s AS text), CAST(CAST(%s AS text) AS json), '
-        "CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb), CAST(%s AS int), CAST(%s AS bytea), CAST(%s AS text))",
-        (topic, message.json, message.key, message.headers, priority, message.body, message.idempotency_key),
+        "CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb), CAST(%s AS int), CAST(%s AS bytea), CAST(%s AS text), "
+        "make_interval(secs => CAST(%s AS float8)))",
+        (topic, json, key, headers, priority, body, idempotency_key, ttl),
     )
     return MessageId(*rows[0])
 
@@ -89,11 +118,12 @@ def publish_many(topic: str, messages: list[Encoded], priority: int) -> Operatio
     """Arrays go in binary where the driver can: ten times faster than as text."""
     if not messages:
         return 0
-    json, bodies, keys, headers, idempotency_keys = zip(*messages, strict=True)
+    json, bodies, keys, headers, idempotency_keys, ttls = (_array(column) for column in zip(*messages, strict=True))
     rows = yield Statement(
         "SELECT outbox.publish_many(CAST(%s AS text), CAST(CAST(%b AS text[]) AS json[]), CAST(%b AS text[]), "
-        "CAST(CAST(%b AS text[]) AS jsonb[]), CAST(%s AS int), CAST(%b AS bytea[]), CAST(%b AS text[]))",
-        (topic, _array(json), _array(keys), _array(headers), priority, _array(bodies), _array(idempotency_keys)),
+        "CAST(CAST(%b AS text[]) AS jsonb[]), CAST(%s AS int), CAST(%b AS bytea[]), CAST(%b AS text[]), "
+        "CAST(%s AS float8[]))",
+        (topic, json, keys, headers, priority, bodies, idempotency_keys, ttls),
     )
     return int(rows[0][0])
 
@@ -182,21 +212,23 @@ def topics_of(subscription: str) -> Operation[dict[int, int]]:
 
 def pull(
     subscription: str, worker: int, limit: int, max_bytes: int, lease_size: int | None, overdue: bool, leased: bool
-) -> Operation[list[list[Message]]]:
-    """Needs a transaction of its own; returns the messages of each lease, in order."""
+) -> Operation[Pulled]:
+    """Needs a transaction of its own."""
     rows = yield Statement(
         "SELECT * FROM outbox.pull_batches(%s, %s, %s, %s, %s, %s, %s)",
         (subscription, worker, limit, lease_size, overdue, leased, max_bytes),
         raw=True,
     )
-    return [_messages(*row) for row in rows]
+    again_in = rows.pop()[-1] if rows and rows[-1][-1] is not None else None
+    return Pulled([_messages(*row) for row in rows], again_in)
 
 
 def _messages(
     lease: int | None, attempt: int, redelivered: bool, topic: str, partition: int, priority: int, partition_id: int,
-    offsets: list[int], *columns: list[Any] | None,
+    offsets: list[int], *more: Any,
 ) -> list[Message]:  # fmt: skip  # a row of outbox.batch
     """The messages of a batch, from its columns; a column that no message has is None."""
+    columns: tuple[list[Any] | None, ...] = more[:-1]
     size = sum(sum(map(len, filter(None, column))) for column in columns[-2:] if column)
     batch = Batch(lease, attempt, redelivered, topic, partition, priority, partition_id, size)
     return list(map(Message, repeat(batch), offsets, *(repeat(None) if c is None else c for c in columns)))
@@ -278,11 +310,6 @@ def rotate() -> Operation[list[SlotDue]]:
     """Empty a slot of each log at most; returns those that were due. Needs a transaction of its own."""
     rows = yield Statement("SELECT * FROM outbox.rotate()")
     return [SlotDue(*row) for row in rows]
-
-
-def has_more(subscription: str) -> Operation[bool]:
-    rows = yield Statement("SELECT outbox.has_more(%s)", (subscription,))
-    return bool(rows[0][0])
 
 
 def mend_lanes() -> Operation[int]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -41,6 +42,8 @@ class Encoded(NamedTuple):
     key: str | None
     headers: str | None
     idempotency_key: str | None = None
+    #: Seconds that it may wait for its delivery.
+    ttl: float | None = None
 
 
 def encode(
@@ -50,6 +53,7 @@ def encode(
     headers: dict[str, str] | None = None,
     content_type: str | None = None,
     idempotency_key: str | None = None,
+    ttl: timedelta | None = None,
 ) -> Encoded:
     """Check and encode one message. Raises InvalidMessage, which says what is wrong and what the limit is."""
     if key is not None:
@@ -75,7 +79,16 @@ def encode(
             f"the payload has {size:,} bytes, the limit is {limits.payload:,}: "
             "store it elsewhere and publish where it lies, or raise Limits(payload=...)"
         )
-    return Encoded(json, body, key, _encode_headers(headers, limits) if headers else None, idempotency_key)
+    if ttl is not None and not (isinstance(ttl, timedelta) and ttl > timedelta(0)):
+        raise InvalidMessage(f"ttl is {ttl!r}, it must be a timedelta above 0")
+    return Encoded(
+        json,
+        body,
+        key,
+        _encode_headers(headers, limits) if headers else None,
+        idempotency_key,
+        ttl.total_seconds() if ttl else None,
+    )
 
 
 def to_json(value: Any) -> bytes:

@@ -174,8 +174,8 @@ MUTATIONS = [
     Mutation(
         "a message of a parked key is handed out",
         "take.sql",
-        "CASE WHEN on_failure = 'park' AND w.key IS NOT NULL",
-        "CASE WHEN false",
+        "WHEN on_failure = 'park' AND w.key IS NOT NULL AND",
+        "WHEN false AND",
         ORDER + "park_lets_other_keys_pass_and_keeps_the_order_of_the_key",
     ),
     Mutation(

@@ -56,5 +56,6 @@ BEGIN
         e.partition_id, CASE bind.start WHEN 'next' THEN e.ended ELSE 0 END, running.xids
     ) AS at;
     GET DIAGNOSTICS placed = ROW_COUNT;
+    PERFORM outbox.note_bindings();
     RETURN placed;
 END $$;

@@ -32,6 +32,7 @@ BEGIN
       = ROW (wanted.ttl, wanted.expired, wanted.rate, wanted.burst, wanted.max_backlog, wanted.overflow, wanted.exclusive,
              wanted.fair, wanted.ageing, wanted.dead_letter_topic, wanted.dead_letter_ttl)
     WHERE s.id = known.id;
+    PERFORM outbox.note_bindings();
     RETURN true;
 EXCEPTION
     WHEN check_violation OR invalid_text_representation OR invalid_datetime_format OR numeric_value_out_of_range THEN

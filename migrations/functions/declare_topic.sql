@@ -40,6 +40,7 @@ BEGIN
     PERFORM outbox.adopt(s.id) FROM outbox.subscription s
     WHERE EXISTS (SELECT FROM outbox.binding b
                   WHERE b.subscription_id = s.id AND outbox.topic_matches(declare_topic.name, b.pattern));
+    PERFORM outbox.note_bindings();
     IF current_setting('outbox.notify', true) IS DISTINCT FROM 'off' THEN
         PERFORM pg_notify('outbox', new_id::text);
     END IF;

@@ -1,10 +1,11 @@
 -- Appends one message to a topic in the caller's transaction, at any isolation level; one INSERT. Returns where it lies:
 -- its stable id is 'partition_id-offset'. The order of the statements matters: xid, then offset, then row.
--- priority: 0 to 9, the higher first. body: raw bytes instead of a JSON payload. idempotency_key: stores nothing, and
+-- priority: 0 to 9, the higher first. ttl: how long it may wait for its delivery. body: raw bytes instead of a JSON payload. idempotency_key: stores nothing, and
 -- returns the earlier message, if one was published to the topic with it within the topic's deduplication_window.
 CREATE FUNCTION outbox.publish(
     topic text, payload json, key text DEFAULT NULL, headers jsonb DEFAULT NULL, priority int DEFAULT 0,
-    body bytea DEFAULT NULL, idempotency_key text DEFAULT NULL, OUT partition_id int, OUT "offset" bigint
+    body bytea DEFAULT NULL, idempotency_key text DEFAULT NULL, ttl interval DEFAULT NULL,
+    OUT partition_id int, OUT "offset" bigint
 )
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -17,13 +18,14 @@ DECLARE
     sequence regclass;
     slot smallint;
     remembered interval;
+    guards int[];
     live smallint[];
     slots smallint[];
     hash bigint := outbox.key_hash(publish.key);
 BEGIN
     FOR try IN 1..2 LOOP
-        SELECT t.id, p.id, p.sequence, outbox.slot(r.first_slot, r.slots, r.slot_width), t.deduplication_window
-        INTO topic_id, home, sequence, slot, remembered
+        SELECT t.id, p.id, p.sequence, outbox.slot(r.first_slot, r.slots, r.slot_width), t.deduplication_window, t.guards
+        INTO topic_id, home, sequence, slot, remembered, guards
         FROM outbox.topic t
         JOIN outbox.retention r ON r.name = t.retention
         JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(publish.priority, t.max_priority)
@@ -40,6 +42,9 @@ BEGIN
             RETURN;
         END IF;
     END IF;
+    IF guards IS NOT NULL THEN
+        PERFORM outbox.require_room(publish.topic, guards, 1);
+    END IF;
     PERFORM pg_current_xact_id();
     partition_id := home;
     "offset" := nextval(sequence);
@@ -50,8 +55,8 @@ BEGIN
         FROM outbox.known_keys(topic_id, ARRAY[idempotency_key], live) AS known;
         RETURN;
     END IF;
-    INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body)
+    INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body, expires_at)
     VALUES (slot, publish.partition_id, publish."offset", pg_current_xact_id(), clock_timestamp(),
-            publish.key, publish.headers, publish.payload, publish.body);
+            publish.key, publish.headers, publish.payload, publish.body, clock_timestamp() + publish.ttl);
     PERFORM outbox.wake(topic_id);
 END $$;

@@ -2,7 +2,7 @@
 -- Internal: see publish_many.
 CREATE FUNCTION outbox.publish_unique(
     topic_id int, partition_ids int[], sequences regclass[], slot smallint, remembered interval,
-    payloads json[], keys text[], headers jsonb[], bodies bytea[], idempotency_keys text[]
+    payloads json[], keys text[], headers jsonb[], bodies bytea[], idempotency_keys text[], ttls float8[]
 ) RETURNS bigint
 LANGUAGE plpgsql
 AS $$
@@ -18,8 +18,8 @@ BEGIN
     ), new AS MATERIALIZED (
         SELECT u.*, 1 + outbox.partition_number(u.key, cardinality(partition_ids)) AS place,
                row_number() OVER (PARTITION BY u.idempotency_key ORDER BY u.nth) AS again
-        FROM unnest(payloads, keys, publish_unique.headers, bodies, idempotency_keys) WITH ORDINALITY
-             AS u (payload, key, headers, body, idempotency_key, nth)
+        FROM unnest(payloads, keys, publish_unique.headers, bodies, idempotency_keys, ttls) WITH ORDINALITY
+             AS u (payload, key, headers, body, idempotency_key, ttl, nth)
     ), drawn AS MATERIALIZED (
         SELECT n.*, partition_ids[n.place] AS partition_id, nextval(sequences[n.place]) AS "offset"
         FROM (SELECT * FROM new
@@ -32,8 +32,9 @@ BEGIN
         FROM drawn d WHERE d.idempotency_key IS NOT NULL
         HAVING count(*) > 0
     )
-    INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body)
-    SELECT publish_unique.slot, d.partition_id, d."offset", pg_current_xact_id(), clock_timestamp(), d.key, d.headers, d.payload, d.body
+    INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body, expires_at)
+    SELECT publish_unique.slot, d.partition_id, d."offset", pg_current_xact_id(), clock_timestamp(), d.key, d.headers, d.payload, d.body,
+           clock_timestamp() + make_interval(secs => d.ttl)
     FROM drawn d
     LEFT JOIN claimed ON true
     WHERE d.idempotency_key IS NULL OR d.idempotency_key <> ALL (claimed.lost);

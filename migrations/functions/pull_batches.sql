@@ -3,7 +3,8 @@
 -- only if it takes something. max_bytes bounds the payloads, of the log's messages and of redeliveries each; lease_size the messages
 -- that a lease holds; overdue = false looks only at redeliveries that
 -- came due in the last 5 seconds, so that the dead rows of older ones are not walked at every poll. An ordered subscription gets
--- one lease a partition, of any size, and none of a partition whose last one is in flight.
+-- one lease a partition, of any size, and none of a partition whose last one is in flight. A last row without messages says that
+-- there may be more, and when.
 CREATE FUNCTION outbox.pull_batches(
     subscription text, worker bigint, max_messages int DEFAULT 100, lease_size int DEFAULT NULL,
     overdue boolean DEFAULT true, leased boolean DEFAULT NULL, max_bytes bigint DEFAULT 8388608
@@ -21,12 +22,21 @@ DECLARE
     reader outbox.subscription;
     candidates int[];
     ends bigint[];
-    expected bigint[];
+    offsets bigint[];
+    priorities smallint[];
+    expected bigint;
+    dropped float8 := 0;  -- of all that waits, the part that is too much
+    budget float8;
+    owned boolean;
+    given bigint := 0;
+    max_read int;
+    piece outbox.batch;
     share int;
     due int;
     turns int[] := '{}';
+    turn_starts bigint[] := '{}';
     turn_ends bigint[] := '{}';
-    wanted bigint := max_messages;
+    wanted bigint;
     now timestamptz := clock_timestamp();
     due_after timestamptz := CASE WHEN overdue THEN '-infinity' ELSE now - interval '5 seconds' END;
 BEGIN
@@ -45,6 +55,30 @@ BEGIN
         RAISE EXCEPTION 'worker % is not registered, or was found dead', worker
             USING ERRCODE = 'OB005', HINT = 'Register it with outbox.register().';
     END IF;
+    IF reader.paused_at IS NOT NULL THEN
+        RETURN;
+    END IF;
+    IF reader.exclusive THEN
+        owned := outbox.owns(reader.id, worker);
+        IF owned IS NOT TRUE THEN
+            RETURN NEXT outbox.again_in(CASE WHEN owned IS NULL THEN 0 ELSE 0.5 END);
+            RETURN;
+        END IF;
+    END IF;
+    IF reader.rate IS NOT NULL THEN
+        IF NOT pg_try_advisory_xact_lock(outbox.turn_lock(reader.id, 0)) THEN
+            RETURN NEXT outbox.again_in(0.01);
+            RETURN;
+        END IF;
+        budget := outbox.left_over(reader, now);
+        IF budget < 1 THEN
+            RETURN NEXT outbox.again_in((1 - budget) / reader.rate);
+            RETURN;
+        END IF;
+        max_messages := least(max_messages, floor(budget));
+    END IF;
+    -- of those with conditions more may be read than is asked for, since some of it is passed over
+    max_read := CASE WHEN reader.is_filtered THEN greatest(max_messages, 1000) ELSE max_messages END;
 
     -- 1. What is there: redeliveries that are due, partitions with something new or with open transactions that ended.
     --    The ends of the log are read here, before the snapshot that step 3 reads with.
@@ -58,16 +92,25 @@ BEGIN
         + (NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect) AND EXISTS (
             SELECT FROM outbox.redelivery r
             WHERE r.subscription_id = reader.id AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now))::int);
-    wanted := wanted - due;
-    SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n.ended - n."offset")
-    INTO candidates, ends, expected
+    wanted := CASE WHEN due < max_messages THEN max_read - due ELSE 0 END;
+    SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority)
+    INTO candidates, ends, offsets, priorities
     FROM outbox.news(reader.id) AS n;
+    IF reader.fair OR priorities[1] <> priorities[cardinality(priorities)] THEN
+        SELECT i.* INTO candidates, ends, offsets, priorities
+        FROM outbox.in_turn(reader, max_messages, now, candidates, ends, offsets, priorities) AS i;
+    END IF;
+    IF reader.max_backlog IS NOT NULL AND reader.overflow = 'drop-oldest' THEN
+        dropped := (SELECT greatest(0, 1 - reader.max_backlog / greatest(1, sum(b.waiting)))
+                    FROM (SELECT unnest(ends) - unnest(offsets) AS waiting) AS b);
+    END IF;
 
     -- 2. Take turns. Whose turn it is not is skipped, without writing and without drawing an xid.
     FOR i IN 1 .. coalesce(cardinality(candidates), 0) LOOP
-        IF expected[i] < 0 THEN
+        expected := ends[i] - offsets[i];
+        IF expected < 0 THEN
             RAISE EXCEPTION 'the cursor of subscription "%" stands % beyond the end of partition %: its sequence went backwards',
-                subscription, -expected[i], candidates[i]
+                subscription, -expected, candidates[i]
                 USING ERRCODE = 'OB003', HINT = format(
                     'A restore left out sequence values. Set the sequence to the highest offset, then outbox.seek(%L, %s, ...).',
                     subscription, candidates[i]);
@@ -77,21 +120,41 @@ BEGIN
             CONTINUE WHEN reader.on_failure IS NOT NULL
                       AND NOT outbox.is_in_order(reader.id, candidates[i], reader.on_failure);
             turns := turns || candidates[i];
+            turn_starts := turn_starts || offsets[i] + ceil(dropped * expected)::bigint;
             turn_ends := turn_ends || ends[i];
-            wanted := wanted - expected[i];
+            wanted := wanted - expected;
         END IF;
     END LOOP;
 
-    -- 3. Read late and fresh messages and the snapshot, and write down where the cursors stand: one statement.
-    IF turns <> '{}' THEN
-        RETURN QUERY SELECT * FROM outbox.take(reader.id, worker, turns, turn_ends, max_messages - due, max_bytes,
-                                               CASE WHEN reader.on_failure IS NULL THEN lease_size END,
-                                               coalesce(leased, reader.guarantee <> 'at-most-once'), reader.on_failure);
-    END IF;
-
-    -- 4. Redeliveries that are due.
-    IF due > 0 THEN
-        RETURN QUERY SELECT * FROM outbox.take_due(reader.id, worker, due, max_bytes, now, due_after);
+    -- 3. Read late and fresh messages and the snapshot, and write down where the cursors stand; and redeliveries that are due.
+    IF budget IS NULL AND NOT reader.is_filtered AND reader.on_failure IS NULL THEN
+        IF turns <> '{}' THEN
+            RETURN QUERY SELECT * FROM outbox.take(reader, worker, turns, turn_starts, turn_ends, max_messages - due, max_messages - due,
+                                                   max_bytes, lease_size, coalesce(leased, reader.guarantee <> 'at-most-once'), now);
+        END IF;
+        IF due > 0 THEN
+            RETURN QUERY SELECT * FROM outbox.take_due(reader, worker, due, max_bytes, now, due_after);
+        END IF;
+    ELSE
+        FOR piece IN
+            SELECT t.* FROM outbox.take(reader, worker, turns, turn_starts, turn_ends, max_messages - due, max_read,
+                                        max_bytes, CASE WHEN reader.on_failure IS NULL THEN lease_size END,
+                                        coalesce(leased, reader.guarantee <> 'at-most-once'), now) AS t
+            WHERE turns <> '{}'
+            UNION ALL
+            SELECT d.* FROM outbox.take_due(reader, worker, due, max_bytes, now, due_after) AS d WHERE due > 0
+        LOOP
+            given := given + cardinality(piece.offsets);
+            RETURN NEXT piece;
+        END LOOP;
+        IF budget IS NOT NULL AND given > 0 THEN
+            PERFORM outbox.spend(reader.id, budget - given, now);
+        END IF;
+        IF budget - given < 1 THEN
+            RETURN NEXT outbox.again_in((1 - budget + given) / reader.rate);
+        ELSIF given < max_messages AND (reader.is_filtered OR reader.on_failure = 'park') AND outbox.has_more(reader) THEN
+            RETURN NEXT outbox.again_in(0);
+        END IF;
     END IF;
 
     IF reader.guarantee = 'at-least-once' AND leased IS DISTINCT FROM false THEN  -- losing the last moments of a crash only means a redelivery

@@ -2,7 +2,7 @@
 -- the slot that is written now, and for how long idempotency keys are remembered. Declares an unknown topic, unless outbox.declare_topics is off (OB006).
 CREATE FUNCTION outbox.route(
     topic text, priority int, OUT topic_id int, OUT partition_ids int[], OUT sequences regclass[], OUT slot smallint,
-    OUT remembered interval
+    OUT remembered interval, OUT guards int[]
 )
 LANGUAGE plpgsql
 AS $$
@@ -12,8 +12,8 @@ BEGIN
     END IF;
     FOR try IN 1..2 LOOP
         SELECT t.id, array_agg(p.id ORDER BY p.number), array_agg(p.sequence ORDER BY p.number),
-               outbox.slot(r.first_slot, r.slots, r.slot_width), t.deduplication_window
-        INTO topic_id, partition_ids, sequences, slot, remembered
+               outbox.slot(r.first_slot, r.slots, r.slot_width), t.deduplication_window, t.guards
+        INTO topic_id, partition_ids, sequences, slot, remembered, guards
         FROM outbox.topic t
         JOIN outbox.retention r ON r.name = t.retention
         JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(route.priority, t.max_priority)

@@ -1,10 +1,10 @@
 -- The heart of pull: reads late and fresh messages of the partitions whose turn it is, leases them, and moves the cursors. ONE
 -- statement reads, with one snapshot, and our xid is drawn after it. Fresh rows are found by (partition_id, "offset"), late ones by
 -- xid. "ends" are the ends of the logs, read before: a cursor that has taken all it sees moves there, over the holes of rollbacks.
--- on_failure is NULL for an unordered subscription; where it parks keys, messages of a parked key go to wait. Internal: see pull.
+-- "starts": what lies before is passed over. max_read bounds what is read, with what is filtered out. Internal: see pull_batches.
 CREATE FUNCTION outbox.take(
-    reader int, worker bigint, turns int[], ends bigint[], max_messages int, max_bytes bigint, lease_size int, leased boolean,
-    on_failure text
+    reader outbox.subscription, worker bigint, turns int[], starts bigint[], ends bigint[], max_messages int, max_read int,
+    max_bytes bigint, lease_size int, leased boolean, now timestamptz
 ) RETURNS SETOF outbox.batch
 LANGUAGE plpgsql
 AS $$
@@ -13,7 +13,9 @@ DECLARE
     piece record;
     running xid8[];  -- the transactions that may still commit offsets below those which the snapshot showed
     lease bigint;
+    was_read bigint := 0;
     taken bigint := 0;
+    on_failure text := reader.on_failure;
     is_full boolean := false;
     last_fresh bigint;  -- of this turn, as are those below
     xids xid8[] := '{}';
@@ -24,86 +26,102 @@ DECLARE
     opened xid8[];
     floors bigint[];
 BEGIN
-    -- 1. Read. A piece goes into one lease; what waits in a lane is a piece of its own; a turn without messages is a row, too.
+    -- 1. Read. A piece goes into one lease; what has another fate is a piece of its own; a turn without messages is a row, too.
     FOR piece IN
         WITH turn AS MATERIALIZED (
-            SELECT t.nth, t.partition_id, t.ended, p.ctid AS place, p."offset", p.open, p.floor,
-                   part.number, part.priority, topic.name AS topic
-            FROM unnest(turns, ends) WITH ORDINALITY AS t (partition_id, ended, nth)
+            SELECT t.nth, t.partition_id, t.ended, greatest(p."offset", t.start) AS start, p.ctid AS place, p."offset", p.open, p.floor,
+                   part.number, part.priority, topic.name AS topic,
+                   CASE WHEN reader.is_filtered THEN outbox.conditions(reader.id, topic.name) END AS conditions
+            FROM unnest(turns, starts, ends) WITH ORDINALITY AS t (partition_id, start, ended, nth)
             CROSS JOIN LATERAL (
                 SELECT p.ctid, p."offset", p.open, p.floor FROM outbox.position p
-                WHERE p.subscription_id = reader AND p.partition_id = t.partition_id
+                WHERE p.subscription_id = reader.id AND p.partition_id = t.partition_id
                 ORDER BY p."offset" DESC LIMIT 1
             ) AS p
             JOIN outbox.partition part ON part.id = t.partition_id
             JOIN outbox.topic ON topic.id = part.topic_id
         ), found AS (
-            SELECT t.nth, false AS fresh, t.partition_id, m.*
+            SELECT t.nth, false AS fresh, t.partition_id, t.conditions, m.*
             FROM turn t
-            CROSS JOIN LATERAL outbox.late(t.partition_id, t.open, t.floor, t."offset", max_messages) AS m
+            CROSS JOIN LATERAL outbox.late(t.partition_id, t.open, t.floor, t."offset", max_read) AS m
             WHERE t.open <> '{}'
             UNION ALL
-            SELECT t.nth, true, t.partition_id, m.*
+            SELECT t.nth, true, t.partition_id, t.conditions, m.*
             FROM turn t
             CROSS JOIN LATERAL (
-                SELECT m.xid, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
+                SELECT m.xid, m."offset", m.published_at, m.key, m.headers, m.payload, m.body, m.expires_at
                 FROM outbox.message m
-                WHERE m.partition_id = t.partition_id AND m."offset" > t."offset"
-                ORDER BY m."offset" LIMIT max_messages
+                WHERE m.partition_id = t.partition_id AND m."offset" > t.start
+                ORDER BY m."offset" LIMIT max_read
             ) AS m
         ), weighed AS (
-            SELECT f.*, row_number() OVER up_to_here AS place, sum(f.size) OVER up_to_here AS bytes
-            FROM (SELECT f.*, coalesce(octet_length(f.payload::text), octet_length(f.body)) AS size FROM found f) AS f
+            SELECT f.*, count(f.size) OVER up_to_here AS place, sum(f.size) OVER up_to_here AS bytes
+            FROM (SELECT f.*, CASE WHEN f.fate IS DISTINCT FROM 'pass over'
+                                   THEN coalesce(octet_length(f.payload::text), octet_length(f.body)) END AS size
+                  FROM (SELECT f.*, CASE WHEN f.conditions IS NOT NULL AND NOT outbox.fits(f.conditions, f.headers, f.payload)
+                                           OR f.expires_at = '-infinity' THEN 'pass over'
+                                         WHEN f.expires_at <= now OR f.published_at <= now - reader.ttl
+                                         THEN CASE reader.expired WHEN 'drop' THEN 'pass over' ELSE 'bury' END END AS fate
+                        FROM found f OFFSET 0) AS f) AS f
             WINDOW up_to_here AS (ORDER BY f.nth, f.fresh, f."offset" ROWS UNBOUNDED PRECEDING)
-            ORDER BY f.nth, f.fresh, f."offset" LIMIT max_messages
+            ORDER BY f.nth, f.fresh, f."offset" LIMIT max_read
         ), pieces AS (  -- array_agg takes what comes in order as it comes: the function's settings let the planner only hash
-            SELECT w.nth, w.waits, w.piece, count(*) AS messages, max(w.bytes) AS bytes,
+            SELECT w.nth, w.fate, w.piece, count(*) AS messages, max(w.bytes) AS bytes,
                    max(w."offset") FILTER (WHERE w.fresh) AS last_fresh, min(w."offset") AS low, max(w."offset") AS high,
                    array_agg(w."offset") AS offsets, array_agg(w.xid) AS xids, array_agg(w.published_at) AS published_at,
                    CASE WHEN count(w.key) > 0 THEN array_agg(w.key) END AS keys,
                    CASE WHEN count(w.headers) > 0 THEN array_agg(w.headers) END AS headers,
                    CASE WHEN count(w.payload) > 0 THEN array_agg(w.payload) END AS payloads,
                    CASE WHEN count(w.body) > 0 THEN array_agg(w.body) END AS bodies
-            FROM (SELECT w.*, (w.place - 1) / coalesce(lease_size, max_messages) AS piece,
-                         CASE WHEN on_failure = 'park' AND w.key IS NOT NULL
-                              THEN outbox.lane_is_taken(reader, w.partition_id, w.key) ELSE false END AS waits
+            FROM (SELECT w.nth, w.fresh, w."offset", w.xid, w.published_at, w.key, w.headers, w.payload, w.body, w.bytes,
+                         (w.place - 1) / coalesce(lease_size, max_messages) AS piece,
+                         CASE WHEN w.fate IS NOT NULL THEN w.fate
+                              WHEN on_failure = 'park' AND w.key IS NOT NULL AND outbox.lane_is_taken(reader.id, w.partition_id, w.key)
+                              THEN 'park' END AS fate
                   FROM weighed w
-                  WHERE w.bytes - w.size < max_bytes  -- the one that goes beyond it is the last
+                  WHERE w.place <= max_messages AND coalesce(w.bytes - coalesce(w.size, 0), 0) < max_bytes  -- the one that goes beyond it is the last
                   OFFSET 0) AS w
-            GROUP BY w.nth, w.waits, w.piece
+            GROUP BY w.nth, w.fate, w.piece
         )
-        SELECT t.*, p.waits, p.messages, p.bytes, p.last_fresh, p.low, p.high, p.offsets, p.xids, p.published_at,
+        SELECT t.*, p.fate, p.messages, p.bytes, p.last_fresh, p.low, p.high, p.offsets, p.xids, p.published_at,
                p.keys, p.headers, p.payloads, p.bodies, pg_current_snapshot() AS snapshot,
                lead(t.nth) OVER in_order IS DISTINCT FROM t.nth AS is_last
         FROM turn t
         LEFT JOIN pieces p ON p.nth = t.nth
-        WINDOW in_order AS (ORDER BY t.nth, p.piece, p.waits)
-        ORDER BY t.nth, p.piece, p.waits
+        WINDOW in_order AS (ORDER BY t.nth, p.piece, p.fate)
+        ORDER BY t.nth, p.piece, p.fate
     LOOP
         -- 2. Lease, or park, what was read. Our xid is drawn here at the earliest.
         IF piece.messages > 0 THEN
             running := coalesce(running, outbox.open_xids(piece.snapshot));
-            taken := taken + piece.messages;
-            is_full := is_full OR taken = max_messages OR piece.bytes >= max_bytes;
+            was_read := was_read + piece.messages;
+            IF piece.fate IS DISTINCT FROM 'pass over' THEN
+                taken := taken + piece.messages;
+            END IF;
+            is_full := is_full OR taken = max_messages OR was_read = max_read OR coalesce(piece.bytes, 0) >= max_bytes;
             last_fresh := greatest(last_fresh, piece.last_fresh);
             IF running <> '{}' OR piece.open <> '{}' THEN
                 xids := xids || piece.xids;
                 offsets := offsets || piece.offsets;
             END IF;
         END IF;
-        IF piece.waits THEN
+        IF piece.fate = 'park' THEN
             INSERT INTO outbox.redelivery (subscription_id, partition_id, "offset", attempt, due_at, lane,
-                                           published_at, key, headers, payload, body)
-            SELECT reader, piece.partition_id, m."offset", 1, 'infinity', m.key, m.published_at, m.key, m.headers, m.payload, m.body
-            FROM unnest(piece.offsets, piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies)
-                     AS m ("offset", published_at, key, headers, payload, body)
+                                           published_at, key, headers, payload, body, expires_at)
+            SELECT reader.id, m.partition_id, m."offset", 1, 'infinity', m.key, m.published_at, m.key, m.headers, m.payload, m.body,
+                   m.expires_at
+            FROM unnest(piece.offsets) AS o ("offset")
+            CROSS JOIN LATERAL outbox.messages(piece.partition_id, o."offset", o."offset") AS m
             ON CONFLICT DO NOTHING;  -- after a seek back it may wait there already
-        ELSIF piece.messages > 0 THEN
+        ELSIF piece.fate = 'bury' THEN
+            PERFORM outbox.bury(reader, m, 1, 'expired', '[]') FROM unnest(piece.offsets) AS o ("offset")
+            CROSS JOIN LATERAL outbox.messages(piece.partition_id, o."offset", o."offset") AS m;
+        ELSIF piece.messages > 0 AND piece.fate IS NULL THEN
             IF leased THEN
                 lease := outbox.new_lease_id();
                 INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
                 OVERRIDING SYSTEM VALUE
-                VALUES (lease, reader, piece.partition_id, worker, 1, false,
+                VALUES (lease, reader.id, piece.partition_id, worker, 1, false,
                         CASE WHEN piece.high - piece.low + 1 = piece.messages
                              THEN int8multirange(int8range(piece.low, piece.high, '[]'))
                              ELSE (SELECT range_agg(int8range(o, o, '[]')) FROM unnest(piece.offsets) AS o) END);
@@ -113,7 +131,7 @@ BEGIN
                 new_low := piece.low;
             END IF;
             RETURN NEXT (lease, 1, false, piece.topic, piece.number, piece.priority, piece.partition_id, piece.offsets,
-                         piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies)::outbox.batch;
+                         piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies, NULL)::outbox.batch;
         END IF;
         CONTINUE WHEN NOT piece.is_last;
 
@@ -132,7 +150,7 @@ BEGIN
                                    WHERE m.xid = r.xid) AS earlier ON true;
             END IF;
             INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor, lease_id, low)
-            VALUES (reader, piece.partition_id, reached, opened, floors, last_lease, new_low);
+            VALUES (reader.id, piece.partition_id, reached, opened, floors, last_lease, new_low);
             DELETE FROM outbox.position old WHERE old.ctid = piece.place;  -- by a part of the key it may be a scan of the dead
         ELSIF piece.open <> '{}' THEN  -- it stands, and forgets the transactions that ended, unless some of their rows may wait
             SELECT coalesce(array_agg(known.xid), '{}'), coalesce(array_agg(greatest(known.floor, caught.last)), '{}')

@@ -9,6 +9,7 @@ CREATE TABLE outbox.subscription (
     on_failure text CHECK (on_failure IN ('block', 'park', 'dead-letter')),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     paused_at timestamptz,
+    is_filtered boolean NOT NULL DEFAULT false,
     -- what configure() sets
     ttl interval CHECK (ttl > interval '0'),
     expired text NOT NULL DEFAULT 'drop' CHECK (expired IN ('drop', 'dead-letter')),
@@ -33,6 +34,8 @@ COMMENT ON COLUMN outbox.subscription.on_failure IS
 partition, parks its key, or becomes a dead letter at once.';
 
 COMMENT ON COLUMN outbox.subscription.paused_at IS 'Since then pulls return nothing. NULL: it is not paused.';
+
+COMMENT ON COLUMN outbox.subscription.is_filtered IS 'Has it a binding with conditions? Kept by note_bindings().';
 
 COMMENT ON COLUMN outbox.subscription.ttl IS 'Messages older than this, since publish, are not delivered any more. NULL: for ever.';
 

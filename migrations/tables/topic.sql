@@ -8,6 +8,7 @@ CREATE TABLE outbox.topic (
     retention text NOT NULL REFERENCES outbox.retention (name),
     deduplication_window interval NOT NULL DEFAULT interval '7 days'
         CHECK (deduplication_window BETWEEN interval '1 second' AND interval '28 days'),
+    guards int[],
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -16,3 +17,6 @@ COMMENT ON COLUMN outbox.topic.max_priority IS
 
 COMMENT ON COLUMN outbox.topic.deduplication_window IS
     'For how long a publish with the idempotency key of an earlier one stores nothing, from the earlier one on.';
+
+COMMENT ON COLUMN outbox.topic.guards IS
+    'Subscriptions that read it and whose full backlog rejects a publish. NULL: none. Kept by note_bindings().';

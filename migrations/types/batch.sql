@@ -13,5 +13,9 @@ CREATE TYPE outbox.batch AS (
     keys text[],
     headers jsonb[],
     payloads json[],
-    bodies bytea[]
+    bodies bytea[],
+    again_in float8
 );
+
+COMMENT ON COLUMN outbox.batch.again_in IS
+    'Of a row without messages, the last one: there is, or may be, more to pull, in so many seconds.';

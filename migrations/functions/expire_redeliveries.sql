@@ -1,0 +1,29 @@
+-- Drops redeliveries that are due and too old, or makes them dead letters, as the subscription wants it. Those that another worker is
+-- claiming are skipped; a suspect, too. Internal: see take_due.
+CREATE FUNCTION outbox.expire_redeliveries(
+    reader outbox.subscription, max_messages int, now timestamptz, due_after timestamptz
+) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    lanes record;
+BEGIN
+    WITH picked AS MATERIALIZED (
+        SELECT r.ctid FROM outbox.redelivery r
+        WHERE r.subscription_id = reader.id AND NOT r.suspect AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
+          AND (r.expires_at <= now OR r.published_at <= now - reader.ttl)
+        ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM outbox.redelivery r USING picked p WHERE r.ctid = p.ctid RETURNING r.*
+    ), buried AS (
+        SELECT outbox.bury(reader, (0, g.partition_id, g."offset", '0', g.published_at, g.key, g.headers, g.payload, g.body, NULL)::outbox.message,
+                           g.attempt, 'expired', g.errors)
+        FROM gone g WHERE reader.expired = 'dead-letter' AND g.expires_at IS DISTINCT FROM '-infinity'
+    )
+    SELECT array_agg(g.subscription_id) AS subscription_ids, array_agg(g.partition_id) AS partition_ids, array_agg(g.lane) AS lanes,
+           (SELECT count(*) FROM buried) AS buried
+    INTO lanes
+    FROM gone g WHERE g.lane IS NOT NULL;
+    PERFORM outbox.leave_lanes(lanes.subscription_ids, lanes.partition_ids, lanes.lanes);
+END $$;
