@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
-from outbox.cli import dead, demo, doctor, migrate, publish, status, worker
+from outbox.cli import dead, demo, doctor, flow, migrate, publish, route, status, worker
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
 
@@ -35,7 +35,13 @@ def root(
 
 app.command("migrate")(migrate.migrate)
 app.command("publish")(publish.publish)
+app.command("route")(route.route)
+app.command("cancel")(route.cancel)
+app.command("edit")(route.edit)
 app.command("worker")(worker.worker)
+app.command("pause")(flow.pause)
+app.command("resume")(flow.resume)
+app.command("purge")(flow.purge)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")

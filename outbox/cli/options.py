@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -30,6 +31,8 @@ DatabaseUrl = Annotated[
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
+Headers = Annotated[list[str] | None, typer.Option("--header", "-H", help="name=value; may be repeated.")]
+
 #: As wide as the terminal; in a pipe as wide as it takes, for grep.
 console = Console(width=None if sys.stdout.isatty() else 200)
 
@@ -55,3 +58,36 @@ def usage(text: str) -> typer.Exit:
     """Say that the command was used wrongly; raise the result."""
     complain(text)
     return typer.Exit(2)
+
+
+def headers_of(given: list[str] | None) -> dict[str, str]:
+    """What --header said."""
+    headers = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise usage(f"{text!r} is not a header: name=value")
+        headers[name] = value
+    return headers
+
+
+def json_text(payload: str) -> str:
+    """A payload from the command line, or from standard input, checked."""
+    text = sys.stdin.read() if payload == "-" else payload
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise usage(f"the payload is not JSON ({error}): a text needs double quotes inside the shell's") from error
+    return text
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> timedelta:
+    """Read 90, 90s, 15m, 1h or 7d."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        return timedelta(seconds=float(number) * _UNITS[unit])
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is not a duration: 90s, 15m, 1h, 7d") from error

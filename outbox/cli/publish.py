@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from datetime import timedelta
 from typing import Annotated
 
 import msgspec
 import psycopg
 import typer
 
-from outbox.cli.options import DatabaseUrl, Json, print_json, usage
+from outbox.cli.options import DatabaseUrl, Headers, Json, duration, headers_of, json_text, print_json
 from outbox.client import Outbox
 from outbox.database import libpq_url
 
@@ -19,27 +19,19 @@ def publish(
     payload: Annotated[str, typer.Argument(help="JSON text; - reads it from standard input.")],
     database_url: DatabaseUrl,
     key: Annotated[str | None, typer.Option(help="Messages with the same key stay in order.")] = None,
-    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="name=value; may be repeated.")] = None,
+    header: Headers = None,
     priority: Annotated[int, typer.Option(min=0, max=9, help="The higher is delivered first.")] = 0,
+    ttl: Annotated[
+        timedelta | None, typer.Option(parser=duration, help="How long it may wait for its delivery: 90s, 15m, 1h, 7d")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Publish one message and print its id."""
-    text = sys.stdin.read() if payload == "-" else payload
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise usage(f"the payload is not JSON ({error}): a text needs double quotes inside the shell's") from error
-    headers = dict(_header(text) for text in header or ())
+    value = msgspec.json.decode(json_text(payload))
+    headers = headers_of(header)
     with psycopg.connect(libpq_url(database_url)) as connection:
-        id = Outbox().publish(connection, topic, value, key=key, headers=headers, priority=priority)
+        id = Outbox().publish(connection, topic, value, key=key, headers=headers, priority=priority, ttl=ttl)
     if json:
         print_json({"id": str(id), "topic": topic, "offset": id.offset})
     else:
         typer.echo(str(id))
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise usage(f"{text!r} is not a header: name=value")
-    return name, value

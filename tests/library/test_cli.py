@@ -12,7 +12,21 @@ from tests.shop_floor import Database, outbox, publish, pull, register, subscrib
 def test_help_names_every_command() -> None:
     result = outbox("", "--help")
     assert result.returncode == 0
-    for command in ("migrate", "publish", "worker", "status", "doctor", "dead", "demo"):
+    for command in (
+        "migrate",
+        "publish",
+        "route",
+        "cancel",
+        "edit",
+        "worker",
+        "pause",
+        "resume",
+        "purge",
+        "status",
+        "doctor",
+        "dead",
+        "demo",
+    ):
         assert command in result.stdout
         assert outbox("", command, "--help").returncode == 0
 
