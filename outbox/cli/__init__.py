@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
-from outbox.cli import dead, demo, doctor, migrate, publish, status, worker
+from outbox.cli import dead, demo, doctor, migrate, publish, request, status, worker
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
 
@@ -35,6 +35,7 @@ def root(
 
 app.command("migrate")(migrate.migrate)
 app.command("publish")(publish.publish)
+app.command("request")(request.request)
 app.command("worker")(worker.worker)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import psycopg
@@ -24,18 +24,26 @@ def publish(
     json: Json = False,
 ) -> None:
     """Publish one message and print its id."""
-    text = sys.stdin.read() if payload == "-" else payload
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise usage(f"the payload is not JSON ({error}): a text needs double quotes inside the shell's") from error
-    headers = dict(_header(text) for text in header or ())
+    value, headers = json_of(payload), headers_of(header)
     with psycopg.connect(libpq_url(database_url)) as connection:
         id = Outbox().publish(connection, topic, value, key=key, headers=headers, priority=priority)
     if json:
         print_json({"id": str(id), "topic": topic, "offset": id.offset})
     else:
         typer.echo(str(id))
+
+
+def json_of(payload: str) -> Any:
+    """The value of an argument that is JSON text, or - for standard input."""
+    text = sys.stdin.read() if payload == "-" else payload
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise usage(f"the payload is not JSON ({error}): a text needs double quotes inside the shell's") from error
+
+
+def headers_of(arguments: list[str] | None) -> dict[str, str]:
+    return dict(_header(text) for text in arguments or ())
 
 
 def _header(text: str) -> tuple[str, str]:
