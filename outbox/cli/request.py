@@ -27,7 +27,7 @@ def request(
     header: Annotated[list[str] | None, typer.Option("--header", "-H", help="name=value; may be repeated.")] = None,
     json: Json = False,
 ) -> None:
-    """Publish a request, wait for its reply and print it. Exit code 1 if none comes in time, or it says that it failed."""
+    """Publish a request, wait for its reply and print it. Exit code 1: none came in time, or it says that it failed."""
     with psycopg.connect(libpq_url(database_url), autocommit=True, application_name="outbox") as connection:
         reply = Outbox().request(
             connection,
