@@ -1,14 +1,16 @@
--- What earlier publishes with these idempotency keys came to, as far as the slots show it. By (slot, topic_id, key); planned once,
--- since to plan sixteen partitions costs several times the look-up. Internal: see publish and reply_to.
+-- What earlier publishes with these idempotency keys came to, as far as the slots show it. By (slot, topic_id, key). Internal:
+-- see publish.
 CREATE FUNCTION outbox.known_keys(topic_id int, keys text[], live smallint[]) RETURNS TABLE (
     key text, partition_id int, "offset" bigint
 )
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 BEGIN
+    IF cardinality(keys) = 1 THEN
+        RETURN QUERY SELECT keys[1], k.* FROM outbox.known_key(known_keys.topic_id, keys[1], live) AS k;
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT DISTINCT ON (d.key) d.key, d.partition_id, d."offset"
     FROM outbox.deduplication d

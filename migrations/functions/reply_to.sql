@@ -22,7 +22,7 @@ BEGIN
     INTO asked, live
     FROM outbox.topic t WHERE t.name = reply_to.topic;
     SELECT known.partition_id, known."offset" INTO found_in, found_at
-    FROM outbox.known_keys(asked, ARRAY[reply_to.correlation_id], live) AS known;
+    FROM outbox.known_key(asked, reply_to.correlation_id, live) AS known;
     IF FOUND THEN  -- in a later snapshot than its key, so it is there
         RETURN QUERY
         SELECT p.number::int, p.priority::int, m.partition_id, m."offset", m.published_at, m.key, m.headers, m.payload, m.body
