@@ -7,7 +7,6 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-import psycopg
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
@@ -18,13 +17,14 @@ from outbox.errors import InvalidDeclaration, InvalidMessage
 from outbox.model import MessageId, NewMessage
 from outbox.operations import Operation
 from outbox.payload import Encoded, Limits, check_topic, encode
+from outbox.requests import Requests
 from outbox.retries import Retries
 from outbox.settings import Settings
 from outbox.subscription import Guarantee, OnFailure, Subscription
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Callable[..., Any])
-AsyncTransaction = psycopg.AsyncConnection[Any] | sqlalchemy_async.AsyncConnection | sqlalchemy_async.AsyncSession
+AsyncTransaction = connections.AsyncTransaction
 
 #: How long a call of a handler may take if its subscription does not say.
 TIME_LIMIT = timedelta(minutes=10)
@@ -32,7 +32,7 @@ TIME_LIMIT = timedelta(minutes=10)
 _CHUNK = 5_000
 
 
-class Outbox:
+class Outbox(Requests):
     """An application's publishers and subscriptions.
 
     Holds no connection: `publish` uses the caller's, `outbox worker` brings its own.

@@ -27,6 +27,7 @@ from outbox.version import SCHEMA_VERSION
 T = TypeVar("T")
 Execute = Callable[[Statement], list[Row]]
 ExecuteAsync = Callable[[Statement], Awaitable[list[Row]]]
+AsyncTransaction = psycopg.AsyncConnection[Any] | sqlalchemy_async.AsyncConnection | sqlalchemy_async.AsyncSession
 
 #: SQLSTATEs of a function, schema or table that does not exist.
 _NOT_THERE = {"42883", "3F000", "42P01"}

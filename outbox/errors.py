@@ -14,10 +14,15 @@ OutboxError
 ├── InvalidOutcome
 ├── HandlerStuck
 ├── NotOwnTransaction
+├── RequestTimedOut
+├── RequestFailed
 └── CursorBeyondLog
 """
 
 from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
 
 
 class OutboxError(Exception):
@@ -84,7 +89,38 @@ class HandlerStuck(OutboxError):
 
 
 class NotOwnTransaction(OutboxError):
-    """Raised when pull, bind or seek runs in a transaction that wrote before, or not at READ COMMITTED."""
+    """Raised when pull, bind or seek runs in a transaction that wrote before, or a request in any transaction."""
+
+
+class RequestTimedOut(OutboxError):
+    """Raised when no reply to a request came in time; whether it was or will be handled is not known.
+
+    Attributes:
+        topic: where the request was published.
+        correlation_id: what its reply, should it still come, has as its key.
+    """
+
+    def __init__(self, topic: str, correlation_id: str, timeout: timedelta) -> None:
+        self.topic = topic
+        self.correlation_id = correlation_id
+        super().__init__(
+            f"no reply to request {correlation_id} on {topic!r} within {timeout.total_seconds():g} s: "
+            "is a worker of a subscription that replies running (`outbox status`)?"
+        )
+
+
+class RequestFailed(OutboxError):
+    """Raised when the reply to a request says that it failed, as `Outbox.reply_error` does.
+
+    Attributes:
+        topic: where the request was published.
+        reply: the `Message` that said so.
+    """
+
+    def __init__(self, topic: str, text: str, reply: Any) -> None:
+        self.topic = topic
+        self.reply = reply
+        super().__init__(f"the request on {topic!r} failed: {text}")
 
 
 class CursorBeyondLog(OutboxError):

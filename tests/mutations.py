@@ -30,6 +30,7 @@ class Mutation(NamedTuple):
 
 PULL, SETTLE, SEEK = "engine/test_pull.py::test_", "engine/test_settle.py::test_", "engine/test_bind_and_seek.py::test_"
 KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::test_", "engine/test_rotate.py::test_"
+REPLY = "engine/test_reply_to.py::test_"
 
 MUTATIONS = [
     Mutation(
@@ -163,6 +164,20 @@ MUTATIONS = [
         "            ORDER BY k.key\n",
         "",
         KEYS + "concurrent_bulks_with_the_same_keys_in_any_order_do_not_deadlock",
+    ),
+    Mutation(
+        "whatever was published with a key is shown as a reply",
+        "reply_to.sql",
+        "m.headers ->> 'correlation-id' = reply_to.correlation_id",
+        "true",
+        REPLY + "what_is_no_reply_is_not_shown_to_who_guesses_its_idempotency_key",
+    ),
+    Mutation(
+        "a reply is looked for among the keys of today",
+        "reply_to.sql",
+        "generate_series(-1, least(",
+        "generate_series(0, 0 * least(",
+        REPLY + "a_reply_of_an_earlier_slot_of_keys_is_found",
     ),
     Mutation(
         "an ordered partition is pulled while its batch is in flight",

@@ -7,6 +7,10 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 BEGIN
+    IF cardinality(keys) = 1 THEN
+        RETURN QUERY SELECT keys[1], k.* FROM outbox.known_key(known_keys.topic_id, keys[1], live) AS k;
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT DISTINCT ON (d.key) d.key, d.partition_id, d."offset"
     FROM outbox.deduplication d

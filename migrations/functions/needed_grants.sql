@@ -5,7 +5,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    publishing text[] := '{schema_version,publish,publish_many,declare_topic,once}';
+    publishing text[] := '{schema_version,publish,publish_many,declare_topic,once,reply_to}';
     working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate,mend_lanes,wake_lock}';
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants,who_gets}';
     administering text[] := working || watching || '{seek,redrive,rotate_keys,pause,resume,purge,cancel,edit}';

@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
-from outbox.cli import dead, demo, doctor, flow, migrate, publish, route, status, worker
+from outbox.cli import dead, demo, doctor, flow, migrate, publish, request, route, status, worker
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
 
@@ -38,6 +38,7 @@ app.command("publish")(publish.publish)
 app.command("route")(route.route)
 app.command("cancel")(route.cancel)
 app.command("edit")(route.edit)
+app.command("request")(request.request)
 app.command("worker")(worker.worker)
 app.command("pause")(flow.pause)
 app.command("resume")(flow.resume)
