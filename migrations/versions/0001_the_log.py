@@ -7,7 +7,7 @@ down_revision = None
 
 TABLES = """
 retention topic partition message subscription binding cursor position lease redelivery dead_letter worker
-deduplication inbox
+deduplication inbox scheduled schedule tick
 """
 
 FUNCTIONS = """
@@ -17,6 +17,8 @@ key_slot slot_lock enter_slot known_keys claim_keys once publish publish_unique 
 lane_of lane_is_taken is_next is_in_order has_more take_turns leave_lanes stuck_lanes mend_lanes change_order
 redelivery_of messages news new_lease_id late take take_due pull_batches pull
 add_error fail raise_lease_lost settle hand_back release register heartbeat mark_retired retire recover redrive
+publish_later publish_scheduled publish_due cancel_scheduled edit_scheduled move_schedule declare_schedule due_schedules
+next_tick_at publish_ticks tick_schedule note_schedule_error pause_schedule resume_schedule run_schedule delete_schedule
 truncate_slot slot_holder slots_due rotate_keys rotate_as_of rotate open_transactions needed_grants grant_roles
 """
 
