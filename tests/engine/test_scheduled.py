@@ -28,7 +28,7 @@ def waiting(db: psycopg.Connection[Any]) -> int:
 
 
 def published(db: psycopg.Connection[Any]) -> list[str]:
-    return [row[0] for row in db.execute("SELECT payload FROM outbox.message ORDER BY partition_id, \"offset\"")]
+    return [row[0] for row in db.execute('SELECT payload FROM outbox.message ORDER BY partition_id, "offset"')]
 
 
 def test_a_message_is_published_when_it_is_due_and_not_before(db) -> None:
@@ -50,7 +50,8 @@ def test_what_was_published_later_arrives_whole(db) -> None:
     )
     assert publish_due(db)[0] == 1
     row = db.execute(
-        "SELECT key, headers, body, payload, priority FROM outbox.message JOIN outbox.partition p ON p.id = partition_id"
+        "SELECT key, headers, body, payload, priority "
+        "FROM outbox.message JOIN outbox.partition p ON p.id = partition_id"
     ).fetchone()
     assert row == ("key", {"a": "b"}, b"\x00\xff", None, 2)
     db.execute("SELECT outbox.publish('t', '1', idempotency_key => 'k')")
@@ -96,7 +97,9 @@ def test_one_that_can_not_be_published_keeps_no_other_from_it(db) -> None:
     assert row[2].startswith("23514: ")
     for _ in range(9):
         publish_due(db, now=datetime.now(UTC) + timedelta(hours=1))
-    assert value(db, "SELECT attempts = 10 AND due_at BETWEEN now() + '4 min' AND now() + '6 min' FROM outbox.scheduled")
+    assert value(
+        db, "SELECT attempts = 10 AND due_at BETWEEN now() + '4 min' AND now() + '6 min' FROM outbox.scheduled"
+    )
     db.execute("ALTER TABLE outbox.message DROP CONSTRAINT message_payload_check")
     assert publish_due(db, now=datetime.now(UTC) + timedelta(hours=1)) == (1, None)
 

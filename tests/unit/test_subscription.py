@@ -21,7 +21,11 @@ def test_a_handler_is_registered_under_its_name_and_stays_callable() -> None:
 
     assert handler(None) == "called"
     declared = app.subscriptions["mailer"]
-    assert ([one.pattern for one in declared.bindings], declared.guarantee, declared.wants) == (["orders.*", "invoices"], "at-least-once", None)
+    assert ([one.pattern for one in declared.bindings], declared.guarantee, declared.wants) == (
+        ["orders.*", "invoices"],
+        "at-least-once",
+        None,
+    )
 
 
 def test_a_handler_may_ask_for_a_session_or_connection() -> None:
