@@ -80,7 +80,7 @@ def plan(timing: Timing, missed: Missed, due_at: datetime, now: datetime, name: 
     due_at, now = due_at.astimezone(UTC), now.astimezone(UTC)
     if missed == "all" or due_at >= now - MISSED_AFTER:
         return _split(chain([due_at], after(timing, due_at, name, due_at)), now)
-    missed_at = _last(timing, due_at, now - MISSED_AFTER, name)
+    missed_at = _last(timing, due_at, now - MISSED_AFTER - timedelta.resolution, name)
     return _split(chain([missed_at] if missed == "one" else [], after(timing, missed_at, name, due_at)), now)
 
 

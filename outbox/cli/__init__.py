@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
-from outbox.cli import dead, demo, doctor, migrate, publish, status, worker
+from outbox.cli import dead, demo, doctor, migrate, publish, scheduled, schedules, status, worker
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
 
@@ -39,6 +39,8 @@ app.command("worker")(worker.worker)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(scheduled.app, name="scheduled")
 app.command("demo")(demo.demo)
 
 
