@@ -35,10 +35,9 @@ def publish(
         raise usage(f"the payload is not JSON ({error}): a text needs double quotes inside the shell's") from error
     headers = dict(_header(text) for text in header or ())
     if delay is not None or at is not None:
-        later = _later(delay, at)
-        later.update(key=key, headers=headers, priority=priority)
+        later: Later = {"key": key, "headers": headers, "priority": priority, **_later(delay, at)}
         with psycopg.connect(libpq_url(database_url)) as connection:
-            number = Outbox().publish_later(connection, topic, value, **later)
+            number: int = Outbox().publish_later(connection, topic, value, **later)
         print_json({"id": number, "topic": topic}) if json else typer.echo(str(number))
         return
     with psycopg.connect(libpq_url(database_url)) as connection:
