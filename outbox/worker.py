@@ -132,7 +132,13 @@ class Worker:
     async def _work_until_stopped(self) -> None:
         consuming = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
         stuck = (self._watch_handlers(consumer) for consumer in self._consumers)
-        loops = (self._alarm.run(), self._beat(), self._keep_house(), Scheduler(self._database).run(), *stuck)
+        loops = (
+            self._alarm.run(),
+            self._beat(),
+            self._keep_house(),
+            Scheduler(self._database, self._alarm).run(),
+            *stuck,
+        )
         watching = [asyncio.create_task(loop) for loop in loops]
         for task in (*consuming, *watching):
             task.add_done_callback(self._stop_on_error)

@@ -21,7 +21,13 @@ BEGIN
         priority = coalesce(edit_scheduled.priority, s.priority),
         attempts = 0, error = NULL
     WHERE s.id = edit_scheduled.id;
-    RETURN FOUND;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF edit_scheduled.due_at < clock_timestamp() + interval '10 seconds' THEN
+        PERFORM outbox.wake(-1);
+    END IF;
+    RETURN true;
 EXCEPTION WHEN check_violation THEN
     RAISE EXCEPTION 'message % can''t be changed so: %', edit_scheduled.id, SQLERRM USING ERRCODE = 'OB007';
 END $$;

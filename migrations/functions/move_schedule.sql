@@ -9,4 +9,5 @@ DECLARE
 BEGIN
     DELETE FROM outbox.tick t WHERE t.schedule_id = move_schedule.schedule_id RETURNING t.last_at INTO before;
     INSERT INTO outbox.tick (schedule_id, next_at, last_at) VALUES (move_schedule.schedule_id, move_schedule.next_at, before);
+    PERFORM outbox.wake(-1);
 END $$;

@@ -21,5 +21,8 @@ BEGIN
     VALUES (publish_later.topic, publish_later.due_at, publish_later.priority, publish_later.key, publish_later.headers,
             publish_later.payload, publish_later.body, publish_later.ttl, publish_later.idempotency_key)
     RETURNING id INTO new_id;
+    IF publish_later.due_at < clock_timestamp() + interval '10 seconds' THEN  -- later ones are found in time
+        PERFORM outbox.wake(-1);
+    END IF;
     RETURN new_id;
 END $$;
