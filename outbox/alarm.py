@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from contextlib import suppress
@@ -26,10 +27,13 @@ _TOPICS_LAST = 5.0
 
 
 class Sleeper(Protocol):
-    """What the alarm knows of a consumer."""
+    """What the alarm knows of a consumer, or of the scheduler."""
 
-    name: str
-    #: Set when there may be something to pull.
+    @property
+    def name(self) -> str | None:
+        """Its subscription; None: it reads no topics, but publishes what is due."""
+
+    #: Set when there may be something to do.
     rung: asyncio.Event
 
 
@@ -113,8 +117,12 @@ class Alarm:
     async def _topics_of(self, sleeper: Sleeper, connection: psycopg.AsyncConnection[Any]) -> dict[int, int]:
         """What it read a moment ago, it still reads; a new topic rings everybody, known or not."""
         if not self._is_fresh(sleeper):
-            topics = await connections.run_async(operations.topics_of(sleeper.name), connection)
-            self._topics[sleeper] = (time.monotonic(), topics)
+            if sleeper.name is None:
+                found = await connections.run_async(operations.scheduling(), connection)
+                self._topics[sleeper] = (math.inf, found)
+            else:
+                found = await connections.run_async(operations.topics_of(sleeper.name), connection)
+                self._topics[sleeper] = (time.monotonic(), found)
         return self._topics[sleeper][1]
 
     def _is_fresh(self, sleeper: Sleeper) -> bool:
@@ -123,7 +131,9 @@ class Alarm:
 
     def _ring(self, topic: str) -> None:
         """A topic that nobody here knows may be new, so everybody looks, and asks again what it reads."""
-        known = topic.isdecimal() and any(int(topic) in topics for topics in self._dozing.values())
+        known = topic == operations.SCHEDULING or (
+            topic.isdecimal() and any(int(topic) in topics for topics in self._dozing.values())
+        )
         if not known:
             self._topics.clear()
         for sleeper, topics in self._dozing.items():

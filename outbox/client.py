@@ -11,7 +11,8 @@ from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox import connection as connections
-from outbox import operations, subscription
+from outbox import operations, schedules, subscription
+from outbox import scheduled as to_come
 from outbox.binding import Binding
 from outbox.errors import InvalidDeclaration, InvalidMessage
 from outbox.model import MessageId, NewMessage
@@ -19,8 +20,11 @@ from outbox.operations import Operation
 from outbox.payload import Encoded, Limits, check_topic, encode
 from outbox.requests import Requests
 from outbox.retries import Retries
+from outbox.scheduled import Later
+from outbox.schedules import MessageOptions, Schedule
 from outbox.settings import Settings
 from outbox.subscription import Guarantee, OnFailure, Subscription
+from outbox.ticks import Missed
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Callable[..., Any])
@@ -54,6 +58,7 @@ class Outbox(Requests):
         self.session_factory = session_factory
         self.async_session_factory = async_session_factory
         self.subscriptions: dict[str, Subscription] = {}
+        self.schedules: dict[str, Schedule] = {}
         self._schema_checked = False
 
     @overload
@@ -153,6 +158,79 @@ class Outbox(Requests):
             raise InvalidMessage(f"publish_many takes many messages, not one {type(messages).__name__}")
         encoded = map(self._encode, messages)
         return self._run(_publish_in_chunks(_checked(topic), encoded, priority), connection)
+
+    @overload
+    def publish_later(
+        self, connection: AsyncTransaction, topic: str, payload: Any, **options: Unpack[Later]
+    ) -> Awaitable[int]: ...
+
+    @overload
+    def publish_later(self, connection: Any, topic: str, payload: Any, **options: Unpack[Later]) -> int: ...
+
+    def publish_later(
+        self, connection: Any, topic: str, payload: Any, **options: Unpack[Later]
+    ) -> int | Awaitable[int]:
+        """Store a message that workers publish at a time, in the caller's transaction; does not commit.
+
+        Published once, about when it is due or as soon as a worker runs, if the transaction commits. What `publish`
+        refuses is refused now.
+
+        Args:
+            options: `delay`, or `at`; and as `publish` takes them, see `outbox.scheduled.Later`.
+
+        Returns:
+            The id by which `cancel_scheduled` finds it, until it is published; the message gets another.
+
+        Raises:
+            InvalidMessage: it breaks a limit; or the delay is negative, or the time has no zone.
+        """
+        delay, at = options.get("delay"), options.get("at")
+        to_come.check_time(delay, at)
+        message = encode(
+            payload, self.limits, options.get("key"), options.get("headers"), options.get("content_type"),
+            options.get("idempotency_key"), options.get("ttl"),
+        )  # fmt: skip
+        priority = options.get("priority", 0)
+        return self._run(to_come.publish_later(_checked(topic), message, priority, delay, at), connection)
+
+    @overload
+    def cancel_scheduled(self, connection: AsyncTransaction, id: int) -> Awaitable[bool]: ...
+
+    @overload
+    def cancel_scheduled(self, connection: Any, id: int) -> bool: ...
+
+    def cancel_scheduled(self, connection: Any, id: int) -> bool | Awaitable[bool]:
+        """Call off a message of `publish_later`, in the caller's transaction; False: it was published already."""
+        return self._run(to_come.cancel(id), connection)
+
+    def schedule(
+        self,
+        name: str,
+        when: str | timedelta,
+        topic: str,
+        payload: Any = None,
+        *,
+        timezone: str = "UTC",
+        missed: Missed = "one",
+        **options: Unpack[MessageOptions],
+    ) -> None:
+        """Declare a message that is published again and again. `outbox worker` puts it into the database at start.
+
+        Each tick is published once, however many workers run, with the headers `schedule` and `scheduled-for`. To
+        change the declaration changes the schedule; to remove it does not: `outbox schedules delete` does.
+
+        Args:
+            when: a cron expression of five fields, or six with the second first; or the interval between ticks.
+            timezone: an IANA name; docs/schedules.md says what happens when its clocks change.
+            missed: ticks more than 60 s late, since no worker ran: "skip" them, publish "one" for all, or "all".
+            options: key, headers, priority, content_type, ttl, as `publish` takes them.
+
+        Raises:
+            InvalidDeclaration: the name is taken, or it never ticks.
+        """
+        if name in self.schedules:
+            raise InvalidDeclaration(f"there is a schedule {name!r} already")
+        self.schedules[name] = schedules.new(name, when, topic, payload, timezone, missed, self.limits, options)
 
     @overload
     def declare_topic(

@@ -210,6 +210,16 @@ def topics_of(subscription: str) -> Operation[dict[int, int]]:
     return {row[0]: row[1] for row in rows}
 
 
+#: What publishers notify with, instead of a topic, when a message is due soon.
+SCHEDULING = "-1"
+
+
+def scheduling() -> Operation[dict[int, int]]:
+    """The wake lock of who publishes what is due, as `topics_of` gives those of topics."""
+    rows = yield Statement("SELECT outbox.wake_lock(%s)", (int(SCHEDULING),))
+    return {int(SCHEDULING): rows[0][0]}
+
+
 def pull(
     subscription: str, worker: int, limit: int, max_bytes: int, lease_size: int | None, overdue: bool, leased: bool
 ) -> Operation[Pulled]:

@@ -22,13 +22,14 @@ from typing import Any, NoReturn
 import psycopg
 
 from outbox import connection as connections
-from outbox import operations
+from outbox import operations, schedules
 from outbox.alarm import Alarm
 from outbox.client import Outbox
 from outbox.consumer import Consumer
 from outbox.database import Database, libpq_url, options
 from outbox.errors import HandlerStuck, SubscriptionNotFound
 from outbox.logs import log
+from outbox.scheduler import Scheduler
 from outbox.subscription import Subscription
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
@@ -71,11 +72,12 @@ class Worker:
         replace: Callable[[], NoReturn] | None = None,
     ) -> None:
         self._subscriptions = _chosen(app, only)
+        self._schedules = list(app.schedules.values())
         self._grace, self._timeout, self._supervisor = grace, timeout, supervisor
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.id = 0
         url = libpq_url(url)
-        self._database = Database(url, size=len(self._subscriptions) + 1)
+        self._database = Database(url, size=len(self._subscriptions) + 2)
         self._transactions = Transactions(
             url,
             sum(s.concurrency for s in self._subscriptions),
@@ -130,7 +132,13 @@ class Worker:
     async def _work_until_stopped(self) -> None:
         consuming = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
         stuck = (self._watch_handlers(consumer) for consumer in self._consumers)
-        loops = (self._alarm.run(), self._beat(), self._keep_house(), *stuck)
+        loops = (
+            self._alarm.run(),
+            self._beat(),
+            self._keep_house(),
+            Scheduler(self._database, self._alarm).run(),
+            *stuck,
+        )
         watching = [asyncio.create_task(loop) for loop in loops]
         for task in (*consuming, *watching):
             task.add_done_callback(self._stop_on_error)
@@ -155,6 +163,8 @@ class Worker:
         await self._database.persist(operations.check_schema)
         for subscription in self._subscriptions:
             await self._declare(subscription)
+        for schedule in self._schedules:
+            await self._database.persist(partial(schedules.declare, schedule))
         await self._transactions.start()
         self.id = await self._register()
         self._loop = asyncio.get_running_loop()

@@ -5,10 +5,12 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    publishing text[] := '{schema_version,publish,publish_many,declare_topic,once,reply_to}';
-    working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate,mend_lanes,wake_lock}';
+    publishing text[] := '{schema_version,publish,publish_many,declare_topic,once,publish_later,reply_to}';
+    working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate,mend_lanes,wake_lock}'
+        || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[];
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants,who_gets}';
-    administering text[] := working || watching || '{seek,redrive,rotate_keys,pause,resume,purge,cancel,edit}';
+    administering text[] := working || watching || '{seek,redrive,rotate_keys,pause,resume,purge,cancel,edit}'
+        || '{cancel_scheduled,edit_scheduled,pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY
@@ -31,7 +33,10 @@ BEGIN
                  ('redelivery', '{subscription_id,partition_id,offset,attempt,due_at,lease_id,suspect,published_at}'),
                  ('dead_letter', '{subscription_id,partition_id,offset,attempt,reason,died_at,published_at}'),
                  ('deduplication', '{slot,expires_at}'),
-                 ('inbox', '{slot,expires_at}')) AS t (name, columns)
+                 ('inbox', '{slot,expires_at}'),
+                 ('scheduled', '{id,topic,due_at,priority,created_at,schedule,attempts}'),
+                 ('schedule', '{id,name,cron,every,timezone,topic,priority,missed,revision,created_at,paused_at}'),
+                 ('tick', '{schedule_id,next_at,last_at}')) AS t (name, columns)
     UNION ALL
     SELECT 'outbox_admin', 'TABLE', c.oid::regclass::text,
            CASE WHEN c.relname IN ('dead_letter', 'redelivery', 'subscription', 'binding', 'cursor', 'worker')

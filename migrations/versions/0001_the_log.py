@@ -7,7 +7,7 @@ down_revision = None
 
 TABLES = """
 retention topic partition message subscription binding cursor position lease redelivery dead_letter worker
-deduplication inbox allowance owner
+deduplication inbox scheduled schedule tick allowance owner
 """
 
 FUNCTIONS = """
@@ -18,8 +18,10 @@ publish_unique publish_many lane_of lane_is_taken is_next is_in_order take_turns
 change_order redelivery_of messages reply_to news has_more new_lease_id late conditions fits_filter fits_any fits bury
 take expire_redeliveries take_due again_in owns in_turn left_over spend pull_batches pull pause resume purge who_gets
 untaken cancel edit add_error fail raise_lease_lost settle hand_back release register heartbeat mark_retired retire
-recover redrive truncate_slot slot_holder slots_due rotate_keys rotate_as_of rotate open_transactions needed_grants
-grant_roles
+recover redrive publish_later publish_scheduled publish_due cancel_scheduled edit_scheduled move_schedule
+declare_schedule due_schedules next_tick_at publish_ticks tick_schedule note_schedule_error pause_schedule
+resume_schedule run_schedule delete_schedule truncate_slot slot_holder slots_due rotate_keys rotate_as_of rotate
+open_transactions needed_grants grant_roles
 """
 
 TYPES = "batch"

@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
-from outbox.cli import dead, demo, doctor, flow, migrate, publish, request, route, status, worker
+from outbox.cli import dead, demo, doctor, flow, migrate, publish, request, route, scheduled, schedules, status, worker
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
 
@@ -46,6 +46,8 @@ app.command("purge")(flow.purge)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(scheduled.app, name="scheduled")
 app.command("demo")(demo.demo)
 
 

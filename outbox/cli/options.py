@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -79,15 +78,3 @@ def json_text(payload: str) -> str:
     except (msgspec.DecodeError, UnicodeError) as error:
         raise usage(f"the payload is not JSON ({error}): a text needs double quotes inside the shell's") from error
     return text
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def duration(text: str) -> timedelta:
-    """Read 90, 90s, 15m, 1h or 7d."""
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
-    try:
-        return timedelta(seconds=float(number) * _UNITS[unit])
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(f"{text!r} is not a duration: 90s, 15m, 1h, 7d") from error

@@ -12,21 +12,9 @@ from tests.shop_floor import Database, outbox, publish, pull, register, subscrib
 def test_help_names_every_command() -> None:
     result = outbox("", "--help")
     assert result.returncode == 0
-    for command in (
-        "migrate",
-        "publish",
-        "route",
-        "cancel",
-        "edit",
-        "worker",
-        "pause",
-        "resume",
-        "purge",
-        "status",
-        "doctor",
-        "dead",
-        "demo",
-    ):
+    commands = "migrate publish request route cancel edit scheduled schedules worker pause resume purge dead status doctor"
+    commands += " demo"
+    for command in commands.split():
         assert command in result.stdout
         assert outbox("", command, "--help").returncode == 0
 
