@@ -194,11 +194,12 @@ def pull(
 
 def _messages(
     lease: int | None, attempt: int, redelivered: bool, topic: str, partition: int, priority: int, partition_id: int,
-    offsets: list[int], *columns: list[Any] | None,
+    offsets: list[int], *columns: Any,
 ) -> list[Message]:  # fmt: skip  # a row of outbox.batch
     """The messages of a batch, from its columns; a column that no message has is None."""
+    *columns, history = columns  # type: ignore[assignment]
     size = sum(sum(map(len, filter(None, column))) for column in columns[-2:] if column)
-    batch = Batch(lease, attempt, redelivered, topic, partition, priority, partition_id, size)
+    batch = Batch(lease, attempt, redelivered, topic, partition, priority, partition_id, size, history)
     return list(map(Message, repeat(batch), offsets, *(repeat(None) if c is None else c for c in columns)))
 
 

@@ -6,9 +6,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     publishing text[] := '{schema_version,publish,publish_many,declare_topic,once}';
-    working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate,mend_lanes,has_more,wake_lock}';
+    working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate,mend_lanes,has_more,wake_lock,expire_dead_letters}';
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants}';
-    administering text[] := working || watching || '{seek,redrive,rotate_keys}';
+    administering text[] := working || watching || '{seek,redrive,purge,dead_letters,dead_letter_ids,rotate_keys}';
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY
@@ -24,12 +24,12 @@ BEGIN
     FROM unnest(static || '{lease,worker}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t, 'SELECT', NULL
-    FROM unnest(static || '{position,lease,worker,lag,in_flight}') AS t
+    FROM unnest(static || '{position,lease,worker,lag,in_flight,dead_groups}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t.name, 'SELECT', t.columns::text[]
     FROM (VALUES ('message', '{slot,partition_id,offset,xid,published_at}'),
                  ('redelivery', '{subscription_id,partition_id,offset,attempt,due_at,lease_id,suspect,published_at}'),
-                 ('dead_letter', '{subscription_id,partition_id,offset,attempt,reason,died_at,published_at}'),
+                 ('dead_letter', '{subscription_id,partition_id,offset,attempt,reason,died_at,published_at,error_class,place}'),
                  ('deduplication', '{slot,expires_at}'),
                  ('inbox', '{slot,expires_at}')) AS t (name, columns)
     UNION ALL

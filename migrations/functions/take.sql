@@ -113,7 +113,7 @@ BEGIN
                 new_low := piece.low;
             END IF;
             RETURN NEXT (lease, 1, false, piece.topic, piece.number, piece.priority, piece.partition_id, piece.offsets,
-                         piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies)::outbox.batch;
+                         piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies, NULL)::outbox.batch;
         END IF;
         CONTINUE WHEN NOT piece.is_last;
 
