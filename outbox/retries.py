@@ -41,7 +41,7 @@ class Retries:
     factor: float = 2.0
     #: The highest ceiling.
     longest: timedelta = _HOUR
-    #: "full": a random wait up to the ceiling; "equal": half of it, and a random part of the other half; "none": all of it.
+    #: "full": a random wait up to the ceiling; "equal": half of it and a random part of the rest; "none": all of it.
     jitter: Jitter = "full"
     #: A message that fails when it is older than this, since publish, becomes a dead letter. None: age does not matter.
     max_age: timedelta | None = None
