@@ -201,8 +201,8 @@ def _json(filter: Filter) -> str:
 
 
 def _group(*row: Any) -> Group:
-    *columns, partition_id, offset = row
-    return Group(*columns, example=str(MessageId(partition_id, offset)))
+    name, error_class, place, letters, first, last, *example = row
+    return Group(name, error_class, place, letters, first, last, str(MessageId(*example)))
 
 
 def _columns(ids: Sequence[MessageId]) -> tuple[list[int], list[int]]:

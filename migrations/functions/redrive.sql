@@ -19,7 +19,7 @@ BEGIN
         RAISE EXCEPTION 'redrive got % partition_ids and % offsets: the arrays must be of one length',
             cardinality(partition_ids), cardinality(redrive.offsets) USING ERRCODE = 'OB007';
     END IF;
-    IF NOT rate > 0 OR rate = 'infinity' THEN
+    IF NOT (rate > 0 AND rate < 'infinity') THEN
         RAISE EXCEPTION 'rate is %, it must be more than 0 messages a second', rate USING ERRCODE = 'OB007';
     END IF;
     IF redrive.payload IS NOT NULL AND cardinality(partition_ids) IS DISTINCT FROM 1 THEN
