@@ -71,7 +71,7 @@ def many_letters(db: psycopg.Connection[Any], count: int, subscription: str = "s
     db.execute(
         'INSERT INTO outbox.dead_letter (subscription_id, partition_id, "offset", attempt, reason, published_at, '
         "payload, errors) SELECT s.id, p.id, n, 3, 'attempts exhausted', now(), to_json(n), "
-        "jsonb_build_array(jsonb_build_object('class', 'Error' || n %% 7, 'text', 'no. ' || n, 'place', 'h.py:' || n %% 7)) "
+        "jsonb_build_array(jsonb_build_object('class', 'Error' || n %% 7, 'text', 'n' || n, 'place', 'h:' || n %% 7)) "
         "FROM outbox.subscription s, outbox.partition p, generate_series(1, %s) AS n WHERE s.name = %s",
         (count, subscription),
     )
