@@ -1,6 +1,6 @@
 -- Turns the dead letters at (partition_ids[i], offsets[i]) into redeliveries, by their exact keys, each 1 / rate seconds after
--- the one before. In an ordered subscription only the first of a lane gets a time: the next is due when it is done; the caller has
--- the turns of the partitions. Letters that another transaction redrives are waited for, and gone then. Internal: see redrive.
+-- the one before. In an ordered subscription only the first of a lane gets a time: the next is due when it is done; the caller
+-- has the turns of the partitions. Letters that another transaction redrives are waited for, and gone then. Internal: see redrive.
 CREATE FUNCTION outbox.raise_dead(
     reader int, partition_ids int[], offsets bigint[], rate float8, due_from timestamptz, payload json
 ) RETURNS bigint
@@ -20,8 +20,8 @@ BEGIN
         WHERE s.id = reader AND d.subscription_id = reader
           AND (d.partition_id, d."offset") IN (SELECT * FROM unnest(partition_ids, raise_dead.offsets))
         RETURNING d.*, outbox.lane_of(s.on_failure, d.key) AS lane
-    ), timed AS (
-        SELECT r.*, greatest(clock_timestamp(), due_from + coalesce(
+    ), timed AS (  -- not long ago, or nobody would look for it for a while: see pull_batches
+        SELECT r.*, greatest(clock_timestamp() - interval '1 second', due_from + coalesce(
                    make_interval(secs => (row_number() OVER (ORDER BY partition_id, "offset") - 1) / rate), '0')) AS due_at
         FROM risen r
     )
