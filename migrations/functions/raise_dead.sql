@@ -1,6 +1,6 @@
 -- Turns the dead letters at (partition_ids[i], offsets[i]) into redeliveries, by their exact keys, each 1 / rate seconds after
 -- the one before. In an ordered subscription only the first of a lane gets a time: the next is due when it is done; the caller
--- has the turns of the partitions. Letters that another transaction redrives are waited for, and gone then. Internal: see redrive.
+-- has the turns of the partitions. What another transaction redrives is waited for, and gone then. Internal: see redrive.
 CREATE FUNCTION outbox.raise_dead(
     reader int, partition_ids int[], offsets bigint[], rate float8, due_from timestamptz, payload json
 ) RETURNS bigint
