@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from outbox import Outbox, dead_letters
 from outbox.connection import run
 from outbox.dead_letters import Filter
 from tests.library.workshop import PREAMBLE, at_rest, publish, seen, wait_for_rest
-from tests.shop_floor import Database, WorkerProcess, outbox, pull, register, subscribe, value, wait_for, worker
+from tests.shop_floor import ROOT, Database, WorkerProcess, outbox, pull, register, subscribe, value, wait_for, worker
 
 POLICIES = {
     "linear": "Retries.linear(timedelta(milliseconds=10), max_attempts=3)",
@@ -241,6 +243,34 @@ def test_a_redrive_of_more_than_a_portion_goes_on_in_time(shop: Database) -> Non
     assert least == pytest.approx(0.1)
     assert most == pytest.approx(0.1)
     assert letters == 2_500
+
+
+# --- the page
+
+
+def test_the_page_about_failures_is_true(shop: Database, tmp_path: Path) -> None:
+    """Its Python is one application that a worker runs; its commands and its SQL find letters."""
+    page = (ROOT / "docs" / "failures.md").read_text()
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    app = "\n".join(text for language, text in blocks if language == "python")
+    publish(shop, "orders.placed", {"id": 4711})
+    publish(shop, "customers.changed", 1)
+    with worker(shop.url, tmp_path, app) as process:
+        process.wait_for_line("{'id': 4711} rejected Reject: no such customer")
+        wait_for_rest(shop)
+    assert shop.value("SELECT count(*) FROM outbox.dead_letter") == 0
+    db = shop.connect(autocommit=True)
+    publish(shop, "orders.placed", 1, 2)
+    kill_all(db, "mailer")
+    (letter,) = run(dead_letters.newest("mailer", 1), db)
+    commands = [line for language, text in blocks if language == "bash" for line in text.splitlines()]
+    for command in commands:
+        _, *words = shlex.split(command.replace("3-1042", letter.id), comments=True)
+        result = outbox(shop.url, *words)
+        assert result.returncode == 0, result.stderr
+    assert len(commands) == 6
+    for statement in (text for language, text in blocks if language == "sql"):
+        db.execute(statement)
 
 
 # --- the command
