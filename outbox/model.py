@@ -53,6 +53,7 @@ class PastFailure(msgspec.Struct, frozen=True):
 
     #: The error's class: "SMTPError".
     error_class: str = msgspec.field(default="", name="class")
+    #: 500 characters of it at most.
     text: str = ""
     #: Where it was raised, in the handler's own code: "shop/mails.py:41 send_mail"; empty if nobody knows.
     place: str = ""

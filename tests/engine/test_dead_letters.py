@@ -387,6 +387,15 @@ def test_a_redelivered_message_brings_its_history_without_tracebacks(db, worker)
         assert all("at" in one and "traceback" not in one for one in row[1])
 
 
+@pytest.mark.parametrize("error", ["oops", ["oops"], 7, {"text": None}, {"text": "x" * 2000}, {"text": {"a": 1}}])
+def test_an_error_of_any_shape_stops_no_pull(db, worker, error) -> None:
+    pulled = pull(db, "s", worker)
+    failures = [{"lease": pulled[0].lease, "offset": 1, "delay": 0, "error": error}]
+    db.execute("SELECT outbox.settle(%s, %s, NULL, %s::jsonb)", (worker, [pulled[0].lease], json.dumps(failures)))
+    (history,) = db.execute("SELECT history FROM outbox.pull('s', %s)", (worker,)).fetchone() or ()
+    assert all(len(one["text"]) <= 500 for one in history or [])
+
+
 def test_a_message_that_was_released_has_no_history(db, worker) -> None:
     pulled = pull(db, "s", worker)
     db.execute("SELECT outbox.release(%s, %s)", (worker, [pulled[0].lease]))
