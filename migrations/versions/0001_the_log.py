@@ -16,7 +16,8 @@ place create_partition adopt declare_topic subscribe configure check_filter bind
 key_slot slot_lock enter_slot known_keys claim_keys once publish publish_unique publish_many
 lane_of lane_is_taken is_next is_in_order has_more take_turns leave_lanes stuck_lanes mend_lanes change_order
 redelivery_of messages news new_lease_id late take history_of take_due pull_batches pull
-add_error publish_dead_letters bury fail raise_lease_lost settle hand_back release register heartbeat mark_retired retire recover
+add_error publish_dead_letters bury
+fail raise_lease_lost settle hand_back release register heartbeat mark_retired retire recover
 subscription_id fits letter_filter dead_letters dead_letter_ids raise_dead redrive purge expire_dead_letters
 truncate_slot slot_holder slots_due rotate_keys rotate_as_of rotate open_transactions needed_grants grant_roles
 """
