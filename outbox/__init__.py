@@ -49,7 +49,7 @@ from outbox.errors import (
     WorkerLost,
 )
 from outbox.inbox import once
-from outbox.model import Ack, Message, MessageId, NewMessage, Reject, Retry
+from outbox.model import Ack, Message, MessageId, NewMessage, PastFailure, Reject, Retry
 from outbox.payload import Limits
 from outbox.retries import Retries
 from outbox.settings import Settings
@@ -72,6 +72,7 @@ __all__ = [
     "NotOwnTransaction",
     "Outbox",
     "OutboxError",
+    "PastFailure",
     "PublishError",
     "Reject",
     "RequestFailed",

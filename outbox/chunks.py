@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from outbox.model import Message, Reject
 from outbox.subscription import Subscription
@@ -129,7 +130,13 @@ def is_final(subscription: Subscription, message: Message, error: Exception) -> 
         isinstance(error, Reject)
         or subscription.on_failure == "dead-letter"
         or message.attempt >= subscription.retries.max_attempts
+        or _is_too_old(message, subscription.retries.max_age)
     )
+
+
+def _is_too_old(message: Message, max_age: timedelta | None) -> bool:
+    """By this machine's clock: was it published longer ago?"""
+    return max_age is not None and datetime.now(UTC) - message.published_at > max_age
 
 
 def cut(waiting: deque[Message], subscription: Subscription, size: int) -> Chunk:

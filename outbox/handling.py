@@ -19,6 +19,7 @@ from outbox.errors import InvalidOutcome, LeaseLost, OutboxError, TimeLimitExcee
 from outbox.logs import redact
 from outbox.model import Ack, Message, Reject, Retry
 from outbox.operations import Failure, Settlement, ranges
+from outbox.places import place_of
 from outbox.posts import Interrupted, Post
 from outbox.subscription import Subscription
 from outbox.transactions import NotBegun, Transactions
@@ -222,16 +223,18 @@ def failure_of(
     if isinstance(error, NotBegun):
         return Failure(lease, message.offset, _SHORTLY, None, described, charged=False)
     if is_final(subscription, message, error):
-        return Failure(lease, message.offset, None, _reason(subscription, error), described)
+        return Failure(lease, message.offset, None, _reason(subscription, message, error), described)
     after = error.after if isinstance(error, Retry) else None
-    delay = retries.delay(message.attempt, chance) if after is None else after
+    delay = retries.delay(message.attempt, chance, error) if after is None else after
     return Failure(lease, message.offset, delay.total_seconds(), None, described)
 
 
-def _reason(subscription: Subscription, error: Exception) -> str:
+def _reason(subscription: Subscription, message: Message, error: Exception) -> str:
     if isinstance(error, Reject):
         return "rejected"
-    return "failed" if subscription.on_failure == "dead-letter" else "attempts exhausted"
+    if subscription.on_failure == "dead-letter":
+        return "failed"
+    return "attempts exhausted" if message.attempt >= subscription.retries.max_attempts else "too old"
 
 
 def cause_of(error: Exception) -> str:
@@ -255,6 +258,7 @@ def describe(error: Exception) -> dict[str, str]:
     return {
         "class": type(kept).__qualname__,
         "text": _text(kept),
+        "place": _storable(place_of(kept)),
         "traceback": redact(_storable(trace[-_TRACEBACK_LIMIT:])),
     }
 

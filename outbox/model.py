@@ -11,6 +11,8 @@ import msgspec
 from outbox import payload
 
 T = TypeVar("T")
+#: In Postgres's binary format: a version byte, then JSON.
+_Jsonb = bytes | None
 
 
 class MessageId(NamedTuple):
@@ -48,6 +50,23 @@ class NewMessage:
     ttl: timedelta | None = None
 
 
+class PastFailure(msgspec.Struct, frozen=True):
+    """A try of a message that failed, or in which its worker died."""
+
+    #: The error's class: "SMTPError".
+    error_class: str = msgspec.field(default="", name="class")
+    #: 500 characters of it at most.
+    text: str = ""
+    #: Where it was raised, in the handler's own code: "shop/mails.py:41 send_mail"; empty if nobody knows.
+    place: str = ""
+    #: The number of that try: the first is 1, and again 1 after a redrive.
+    attempt: int = 1
+    #: None: of an error that no settlement wrote.
+    at: datetime | None = None
+    #: The id of the worker, a row of `outbox.worker` for as long as it lives.
+    worker: int | None = None
+
+
 class Batch(msgspec.Struct, frozen=True, eq=False):
     """What messages have in common that were pulled from one partition under one lease."""
 
@@ -61,6 +80,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     partition_id: int
     #: Bytes of all their payloads.
     bytes: int
+    #: The past failures of the only message of a redelivered batch.
+    _history: _Jsonb = None
 
 
 class Message(msgspec.Struct, eq=False, gc=False):
@@ -93,6 +114,12 @@ class Message(msgspec.Struct, eq=False, gc=False):
         False is no promise of a first time after a replay.
         """
         return self.batch.redelivered
+
+    @property
+    def history(self) -> list[PastFailure]:
+        """Past failures, oldest first; empty at a first try. Of many, the first and the last nine are kept."""
+        history = self.batch._history
+        return msgspec.json.decode(history[1:], type=list[PastFailure]) if history else []
 
     @property
     def topic(self) -> str:

@@ -238,9 +238,9 @@ def _messages(
     offsets: list[int], *more: Any,
 ) -> list[Message]:  # fmt: skip  # a row of outbox.batch
     """The messages of a batch, from its columns; a column that no message has is None."""
-    columns: tuple[list[Any] | None, ...] = more[:-1]
+    *columns, history, _ = more
     size = sum(sum(map(len, filter(None, column))) for column in columns[-2:] if column)
-    batch = Batch(lease, attempt, redelivered, topic, partition, priority, partition_id, size)
+    batch = Batch(lease, attempt, redelivered, topic, partition, priority, partition_id, size, history)
     return list(map(Message, repeat(batch), offsets, *(repeat(None) if c is None else c for c in columns)))
 
 

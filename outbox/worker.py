@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import psycopg
 
 from outbox import connection as connections
-from outbox import operations, schedules
+from outbox import dead_letters, operations, schedules
 from outbox.alarm import Alarm
 from outbox.client import Outbox
 from outbox.consumer import Consumer
@@ -204,10 +204,12 @@ class Worker:
             await self._pause(min(self._timeout.total_seconds() / 6, _LONGEST_PAUSE))
 
     async def _keep_house(self) -> None:
-        """Empty the slots of the log that nobody needs, and look for lanes that nobody promoted."""
+        """Empty the slots of the log that nobody needs, drop old dead letters, look for lanes that nobody promoted."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING * random.uniform(0.5, 1))
             await self._database.persist(operations.mend_lanes)
+            while await self._database.persist(dead_letters.expire):
+                pass
             while slots := await self._database.persist(operations.rotate):
                 held = [slot for slot in slots if slot.held_by]
                 for slot in held:

@@ -31,6 +31,7 @@ class Mutation(NamedTuple):
 PULL, SETTLE, SEEK = "engine/test_pull.py::test_", "engine/test_settle.py::test_", "engine/test_bind_and_seek.py::test_"
 KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::test_", "engine/test_rotate.py::test_"
 REPLY = "engine/test_reply_to.py::test_"
+DEAD = "engine/test_dead_letters.py::test_"
 
 MUTATIONS = [
     Mutation(
@@ -213,6 +214,27 @@ MUTATIONS = [
         "WHERE NOT l.redelivered AND EXISTS",
         "WHERE false AND EXISTS",
         ROTATE + "a_slot_is_held_by_a_lease",
+    ),
+    Mutation(
+        "a dead-letter topic that can't be published to fails the settlement",
+        "bury.sql",
+        "EXCEPTION WHEN OTHERS THEN",
+        "EXCEPTION WHEN division_by_zero THEN",
+        DEAD + "a_dead_letter_topic_that_cannot_be_published_to_loses_nothing_and_stops_no_settlement",
+    ),
+    Mutation(
+        "a message goes round by dead-letter topics for ever",
+        "publish_dead_letters.sql",
+        "AND d.headers ->> 'dead-letter-subscription' IS DISTINCT FROM s.name",
+        "",
+        DEAD + "a_dead_letter_that_comes_back_by_a_circle_of_topics_is_kept",
+    ),
+    Mutation(
+        "a redrive that is late is due so long ago that nobody looks",
+        "raise_dead.sql",
+        "greatest(clock_timestamp() - interval '1 second', due_from + coalesce(",
+        "greatest('-infinity', due_from + coalesce(",
+        DEAD + "a_redrive_that_is_late_is_due_now_and_not_before",
     ),
 ]
 

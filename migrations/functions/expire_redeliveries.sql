@@ -15,11 +15,14 @@ BEGIN
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages
         FOR UPDATE SKIP LOCKED
     ), gone AS (
-        DELETE FROM outbox.redelivery r USING picked p WHERE r.ctid = p.ctid RETURNING r.*
+        DELETE FROM outbox.redelivery r USING picked p WHERE r.ctid = p.ctid
+        RETURNING r.*, reader.expired = 'dead-letter' AND r.expires_at IS DISTINCT FROM '-infinity' AS dead
     ), buried AS (
-        SELECT outbox.bury(reader, (0, g.partition_id, g."offset", '0', g.published_at, g.key, g.headers, g.payload, g.body, NULL)::outbox.message,
-                           g.attempt, 'expired', g.errors)
-        FROM gone g WHERE reader.expired = 'dead-letter' AND g.expires_at IS DISTINCT FROM '-infinity'
+        SELECT outbox.bury(array_agg(g.subscription_id), array_agg(g.partition_id), array_agg(g."offset"),
+                           array_agg(g.attempt::int), array_agg('expired'::text), array_agg(g.published_at), array_agg(g.key),
+                           array_agg(g.headers), array_agg(g.payload), array_agg(g.body), array_agg(g.errors))
+        FROM gone g WHERE g.dead
+        HAVING count(*) > 0
     )
     SELECT array_agg(g.subscription_id) AS subscription_ids, array_agg(g.partition_id) AS partition_ids, array_agg(g.lane) AS lanes,
            (SELECT count(*) FROM buried) AS buried

@@ -5,7 +5,7 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-    kept bigint;
+    all_of record;
 BEGIN
     PERFORM outbox.take_turns(array_agg(l.subscription_id), array_agg(l.partition_id))
     FROM outbox.lease l
@@ -59,19 +59,19 @@ BEGIN
         SET attempt = excluded.attempt, due_at = CASE WHEN r.lane IS NULL THEN excluded.due_at ELSE r.due_at END,
             errors = excluded.errors, suspect = false
         WHERE r.lease_id IS NULL
-    ), dead AS (
-        INSERT INTO outbox.dead_letter AS d (subscription_id, partition_id, "offset", attempt, reason,
-                                             published_at, key, headers, payload, body, errors)
-        SELECT DISTINCT ON (subscription_id, partition_id, "offset")
-               subscription_id, partition_id, "offset", attempt, reason,
-               published_at, key, headers, payload, body, outbox.add_error(errors, error)
-        FROM whole WHERE delay IS NULL
-        ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
-        SET attempt = excluded.attempt, reason = excluded.reason, errors = excluded.errors, died_at = excluded.died_at
     )
-    SELECT count(*) INTO kept FROM whole;
-    IF kept <> jsonb_array_length(failures) THEN
-        RAISE EXCEPTION 'of % failures only % are of messages that are being settled, once each', jsonb_array_length(failures), kept
+    SELECT count(*) AS kept, array_agg(subscription_id) FILTER (WHERE dies) AS subscription_ids,
+           array_agg(partition_id) FILTER (WHERE dies) AS partition_ids, array_agg("offset") FILTER (WHERE dies) AS offsets,
+           array_agg(attempt::int) FILTER (WHERE dies) AS attempts, array_agg(reason) FILTER (WHERE dies) AS reasons,
+           array_agg(published_at) FILTER (WHERE dies) AS published_at, array_agg(key) FILTER (WHERE dies) AS keys,
+           array_agg(headers) FILTER (WHERE dies) AS headers, array_agg(payload) FILTER (WHERE dies) AS payloads,
+           array_agg(body) FILTER (WHERE dies) AS bodies, array_agg(outbox.add_error(errors, error)) FILTER (WHERE dies) AS errors
+    INTO all_of
+    FROM (SELECT *, delay IS NULL AS dies FROM whole) AS w;
+    IF all_of.kept <> jsonb_array_length(failures) THEN
+        RAISE EXCEPTION 'of % failures only % are of messages that are being settled, once each', jsonb_array_length(failures), all_of.kept
             USING ERRCODE = 'OB007';
     END IF;
+    PERFORM outbox.bury(all_of.subscription_ids, all_of.partition_ids, all_of.offsets, all_of.attempts, all_of.reasons,
+                        all_of.published_at, all_of.keys, all_of.headers, all_of.payloads, all_of.bodies, all_of.errors);
 END $$;

@@ -6,7 +6,7 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-    lanes record;
+    dead record;
 BEGIN
     PERFORM outbox.take_turns(array_agg(l.subscription_id), array_agg(l.partition_id))
     FROM outbox.lease l
@@ -34,14 +34,6 @@ BEGIN
         WHERE r.ctid = t.row AND NOT t.exhausted
     ), given_up AS (
         DELETE FROM outbox.redelivery r USING tried t WHERE r.ctid = t.row AND t.exhausted
-    ), dead AS (
-        INSERT INTO outbox.dead_letter AS d (subscription_id, partition_id, "offset", attempt, reason,
-                                             published_at, key, headers, payload, body, errors)
-        SELECT subscription_id, partition_id, "offset", attempt, 'worker died',
-               published_at, key, headers, payload, body, history
-        FROM tried WHERE exhausted
-        ON CONFLICT (subscription_id, partition_id, "offset") DO UPDATE
-        SET attempt = excluded.attempt, reason = excluded.reason, errors = excluded.errors, died_at = excluded.died_at
     ), untried AS (  -- after a seek back, one message can be in several leases: one redelivery of it is enough
         INSERT INTO outbox.redelivery AS r (subscription_id, partition_id, "offset", attempt, due_at, suspect, lane,
                                             published_at, key, headers, payload, body, expires_at)
@@ -65,9 +57,17 @@ BEGIN
         RETURNING 1
     )
     SELECT (SELECT count(*) FROM tried) + (SELECT count(*) FROM untried) AS messages,
-           array_agg(subscription_id) AS subscription_ids, array_agg(partition_id) AS partition_ids, array_agg(lane) AS lanes
-    INTO lanes
-    FROM tried WHERE exhausted AND lane IS NOT NULL;
-    PERFORM outbox.leave_lanes(lanes.subscription_ids, lanes.partition_ids, lanes.lanes);
-    RETURN lanes.messages;
+           array_agg(subscription_id) FILTER (WHERE lane IS NOT NULL) AS lane_subscriptions,
+           array_agg(partition_id) FILTER (WHERE lane IS NOT NULL) AS lane_partitions,
+           array_agg(lane) FILTER (WHERE lane IS NOT NULL) AS lanes,
+           array_agg(subscription_id) AS subscription_ids, array_agg(partition_id) AS partition_ids,
+           array_agg("offset") AS offsets, array_agg(attempt::int) AS attempts, array_agg('worker died'::text) AS reasons,
+           array_agg(published_at) AS published_at, array_agg(key) AS keys, array_agg(headers) AS headers,
+           array_agg(payload) AS payloads, array_agg(body) AS bodies, array_agg(history) AS histories
+    INTO dead
+    FROM tried WHERE exhausted;
+    PERFORM outbox.bury(dead.subscription_ids, dead.partition_ids, dead.offsets, dead.attempts, dead.reasons,
+                        dead.published_at, dead.keys, dead.headers, dead.payloads, dead.bodies, dead.histories);
+    PERFORM outbox.leave_lanes(dead.lane_subscriptions, dead.lane_partitions, dead.lanes);
+    RETURN dead.messages;
 END $$;

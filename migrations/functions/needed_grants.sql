@@ -6,11 +6,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     publishing text[] := '{schema_version,publish,publish_many,declare_topic,once,publish_later,reply_to}';
-    working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate,mend_lanes,wake_lock}'
-        || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[];
-    watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants,who_gets}';
-    administering text[] := working || watching || '{seek,redrive,rotate_keys,pause,resume,purge,cancel,edit}'
-        || '{cancel_scheduled,edit_scheduled,pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
+    working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate}'
+        || '{mend_lanes,wake_lock,expire_dead_letters,publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule}'::text[]
+        || '{note_schedule_error}'::text[];
+    watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants}'
+        || '{who_gets}'::text[];
+    administering text[] := working || watching || '{seek,redrive,rotate_keys,pause,resume,purge,dead_letters,dead_letter_ids,purge_dead,cancel,edit,cancel_scheduled}'
+        || '{edit_scheduled,pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY
@@ -26,12 +28,12 @@ BEGIN
     FROM unnest(static || '{lease,worker}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t, 'SELECT', NULL
-    FROM unnest(static || '{position,lease,worker,lag,in_flight}') AS t
+    FROM unnest(static || '{position,lease,worker,lag,in_flight,dead_groups}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t.name, 'SELECT', t.columns::text[]
     FROM (VALUES ('message', '{slot,partition_id,offset,xid,published_at}'),
                  ('redelivery', '{subscription_id,partition_id,offset,attempt,due_at,lease_id,suspect,published_at}'),
-                 ('dead_letter', '{subscription_id,partition_id,offset,attempt,reason,died_at,published_at}'),
+                 ('dead_letter', '{subscription_id,partition_id,offset,attempt,reason,died_at,published_at,error_class,place}'),
                  ('deduplication', '{slot,expires_at}'),
                  ('inbox', '{slot,expires_at}'),
                  ('scheduled', '{id,topic,due_at,priority,created_at,schedule,attempts}'),

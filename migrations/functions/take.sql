@@ -114,7 +114,10 @@ BEGIN
             CROSS JOIN LATERAL outbox.messages(piece.partition_id, o."offset", o."offset") AS m
             ON CONFLICT DO NOTHING;  -- after a seek back it may wait there already
         ELSIF piece.fate = 'bury' THEN
-            PERFORM outbox.bury(reader, m, 1, 'expired', '[]') FROM unnest(piece.offsets) AS o ("offset")
+            PERFORM outbox.bury(array_agg(reader.id), array_agg(m.partition_id), array_agg(m."offset"), array_agg(1),
+                                array_agg('expired'::text), array_agg(m.published_at), array_agg(m.key), array_agg(m.headers),
+                                array_agg(m.payload), array_agg(m.body), NULL)
+            FROM unnest(piece.offsets) AS o ("offset")
             CROSS JOIN LATERAL outbox.messages(piece.partition_id, o."offset", o."offset") AS m;
         ELSIF piece.messages > 0 AND piece.fate IS NULL THEN
             IF leased THEN
@@ -131,7 +134,7 @@ BEGIN
                 new_low := piece.low;
             END IF;
             RETURN NEXT (lease, 1, false, piece.topic, piece.number, piece.priority, piece.partition_id, piece.offsets,
-                         piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies, NULL)::outbox.batch;
+                         piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies, NULL, NULL)::outbox.batch;
         END IF;
         CONTINUE WHEN NOT piece.is_last;
 

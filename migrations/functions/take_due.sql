@@ -50,7 +50,7 @@ BEGIN
     SELECT c.lease_id, c.attempt, true, topic.name, part.number, part.priority, c.partition_id,
            ARRAY[c."offset"], ARRAY[c.published_at], ARRAY[c.key], ARRAY[c.headers],
            CASE WHEN c.body IS NULL THEN ARRAY[c.payload] END, CASE WHEN c.payload IS NULL THEN ARRAY[c.body] END,
-           NULL::float8
+           outbox.history_of(c.errors), NULL::float8
     FROM claimed c
     JOIN outbox.partition part ON part.id = c.partition_id
     JOIN outbox.topic ON topic.id = part.topic_id

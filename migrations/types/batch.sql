@@ -1,5 +1,5 @@
 -- Messages of one partition in the hands of one worker, under one lease: what pull_batches returns. The arrays are of one length,
--- in the order of the offsets; NULL where no message has such a thing.
+-- in the order of the offsets; NULL where no message has such a thing. history is that of a redelivered lease's only message.
 CREATE TYPE outbox.batch AS (
     lease_id bigint,
     attempt smallint,
@@ -14,6 +14,7 @@ CREATE TYPE outbox.batch AS (
     headers jsonb[],
     payloads json[],
     bodies bytea[],
+    history jsonb,
     again_in float8
 );
 

@@ -12,8 +12,10 @@ from tests.shop_floor import Database, outbox, publish, pull, register, subscrib
 def test_help_names_every_command() -> None:
     result = outbox("", "--help")
     assert result.returncode == 0
-    commands = "migrate publish request route cancel edit scheduled schedules worker pause resume purge dead status doctor"
-    commands += " demo"
+    commands = (
+        "migrate publish request route cancel edit scheduled schedules "
+        "worker pause resume purge dead status doctor demo"
+    )
     for command in commands.split():
         assert command in result.stdout
         assert outbox("", command, "--help").returncode == 0
