@@ -12,7 +12,9 @@ deduplication inbox
 
 FUNCTIONS = """
 schema_version wake_lock turn_lock key_hash partition_number topic_matches require_own_transaction log_end open_xids
-place create_partition adopt declare_topic subscribe configure check_filter bind seek wake slot route
+place create_partition without_cursor adopt declare_topic subscribe configure check_filter filter_problem bind seek
+require_read_committed lock_subscriptions partitions_of drop_cursors unbind unsubscribe define_one define
+wake slot route
 key_slot slot_lock enter_slot known_keys claim_keys once publish publish_unique publish_many
 lane_of lane_is_taken is_next is_in_order has_more take_turns leave_lanes stuck_lanes mend_lanes change_order
 redelivery_of messages news new_lease_id late take take_due pull_batches pull

@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
-from outbox.cli import dead, demo, doctor, migrate, publish, status, worker
+from outbox.cli import dead, definitions, demo, doctor, migrate, publish, status, subscriptions, topics, worker
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
 
@@ -39,6 +39,10 @@ app.command("worker")(worker.worker)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")
+app.command("apply")(definitions.apply)
+app.command("export")(definitions.export)
+app.add_typer(topics.app, name="topics")
+app.add_typer(subscriptions.app, name="subscriptions")
 app.command("demo")(demo.demo)
 
 
