@@ -131,7 +131,7 @@ def test_applied_twice_it_changes_nothing_and_says_so(desk: Desk) -> None:
 def test_what_was_changed_by_hand_is_shown_and_set_back(desk: Desk) -> None:
     desk.apply()
     desk.database.execute(
-        "SELECT outbox.configure('mailer', '{\"rate\": null, \"burst\": 7, \"exclusive\": true}'); "
+        'SELECT outbox.configure(\'mailer\', \'{"rate": null, "burst": 7, "exclusive": true}\'); '
         "SELECT outbox.declare_topic('orders.placed', 4, 9, deduplication_window => '1 day'); "
         "UPDATE outbox.binding SET filter = '$.total > 1' WHERE filter IS NOT NULL"
     )
@@ -156,7 +156,11 @@ def test_what_is_not_in_the_file_stays_until_it_is_pruned(desk: Desk) -> None:
     db.execute("SELECT outbox.bind('mailer', 'returns')")
     publish(db, "returns", "a")
     shown = desk.apply()
-    for line in ("  subscription legacy: not in the file", "    binding returns: not in the file", "  topic returns: not"):
+    for line in (
+        "  subscription legacy: not in the file",
+        "    binding returns: not in the file",
+        "  topic returns: not",
+    ):
         assert line in shown
     assert shown.endswith("nothing to change; 3 not in the file\n")
     assert desk.apply("--check") == shown, "that is no change to make"
@@ -189,7 +193,7 @@ BAD = [
     ("[topics.x]\nparts = 1", "topics.x.parts: there is no such field; there are partitions, "),
     ('[topics.x]\npartitions = "4"', "topics.x.partitions: expected `int`, got `str`"),
     ("[topics.x]\npartitions = 2000", "topics.x.partitions: expected `int` <= 1024"),
-    ('[topics."a b"]', "topics.\"a b\": a topic's name is words"),
+    ('[topics."a b"]', 'topics."a b": a topic\'s name is words'),
     ('[topics.x]\ndeduplication_window = "60d"', "topics.x.deduplication_window: it must be 1 second to 28 days"),
     ('[subscriptions.s]\nttl = "soon"', "subscriptions.s.ttl: 'soon' is not a duration: \"10m\""),
     ('[subscriptions.s]\nttl = "0s"', "subscriptions.s.ttl: it must be longer than nothing"),
@@ -199,12 +203,15 @@ BAD = [
     ("[subscriptions.s]\nbindings = [1]", "subscriptions.s.bindings[0]: expected a table of fields, got 1"),
     ('[subscriptions.s]\nbindings = ["t", "a..b"]', "subscriptions.s.bindings[1]: 'a..b' is not a topic or pattern"),
     ('[subscriptions.s]\nbindings = [{ topic = "a b" }]', "subscriptions.s.bindings[0]: 'a b' is not a topic or"),
-    ('[subscriptions.s]\nbindings = [{ pattern = "t" }]', "subscriptions.s.bindings[0].pattern: there is no such field"),
-    ('[subscriptions.s]\nbindings = [{ headers = {} }]', "subscriptions.s.bindings[0]: object missing required"),
+    (
+        '[subscriptions.s]\nbindings = [{ pattern = "t" }]',
+        "subscriptions.s.bindings[0].pattern: there is no such field",
+    ),
+    ("[subscriptions.s]\nbindings = [{ headers = {} }]", "subscriptions.s.bindings[0]: object missing required"),
     ('[subscriptions.s]\nbindings = [{ topic = "t", match = "most" }]', "subscriptions.s.bindings[0]: match is 'most'"),
     ('[subscriptions.s]\nguarantee = "at-most-once"\non_failure = "park"', "subscriptions.s.on_failure: at-most-once"),
     ('[subscriptions.s]\nfair = true\non_failure = "park"', "subscriptions.s.fair: not with on_failure"),
-    ('[subscriptions."a b"]', "subscriptions.\"a b\": a subscription's name is"),
+    ('[subscriptions."a b"]', 'subscriptions."a b": a subscription\'s name is'),
 ]
 
 
@@ -255,7 +262,9 @@ def test_a_topic_that_exists_keeps_its_partitions(desk: Desk) -> None:
 def test_what_is_exported_can_be_applied_elsewhere_and_exports_the_same(
     desk: Desk, newest_postgres, tmp_path: Path
 ) -> None:
-    desk.write(FILE + '[subscriptions.ordered]\nguarantee = "exactly-once"\non_failure = "block"\nageing = "0s"\nrate = 0.5\n')
+    desk.write(
+        FILE + '[subscriptions.ordered]\nguarantee = "exactly-once"\non_failure = "block"\nageing = "0s"\nrate = 0.5\n'
+    )
     desk.apply()
     exported = desk.export()
     newest_postgres.execute("CREATE DATABASE elsewhere TEMPLATE outbox_template")
@@ -294,14 +303,17 @@ def test_definitions_are_made_in_python_too(one_database: Database, tmp_path: Pa
     [
         (Definitions(topics={"t": Topic(partitions="4")}), "topics.t.partitions: expected `int`, got `str`"),  # type: ignore[arg-type]
         (Definitions(topics={"t": Subscription()}), "topics.t: it must be a Topic"),  # type: ignore[dict-item]
-        (Definitions(subscriptions={"s": Subscription(ttl=60)}), "must"),  # type: ignore[arg-type]
+        (
+            Definitions(subscriptions={"s": Subscription(ttl=60)}),
+            "subscriptions.s.ttl: expected `duration | null`, got `int`",
+        ),  # type: ignore[arg-type]
         (Definitions(subscriptions={"s": Subscription(bindings="t")}), "subscriptions.s.bindings"),  # type: ignore[arg-type]
         (Definitions(subscriptions={"s": Subscription(bindings=(1,))}), "subscriptions.s.bindings[0]"),  # type: ignore[arg-type]
         ({}, "definitions are an outbox.definitions.Definitions"),
     ],
 )
 def test_what_is_made_in_python_is_checked_when_it_is_applied(one_database: Database, wanted, says: str) -> None:
-    with pytest.raises(InvalidDeclaration, match=".*") as error:
+    with pytest.raises(InvalidDeclaration) as error:
         apply(one_database, wanted)
     assert says in str(error.value)
 
