@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import subprocess
 import sys
 import threading
-from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy
 
-from outbox import Binding, definitions
+from outbox import definitions
 from outbox.database import sqlalchemy_url
 from outbox.definitions import Definitions, Subscription, Topic
 from outbox.errors import InvalidDeclaration, NotOwnTransaction
 from tests.shop_floor import (
-    ROOT,
     Database,
-    Later,
     drain,
     environment,
     outbox,
@@ -322,9 +317,10 @@ def test_it_needs_the_beginning_of_a_transaction(one_database: Database) -> None
     wanted = Definitions(subscriptions={"s": Subscription(bindings=("t",))})
     with psycopg.connect(one_database.url, autocommit=True) as db, pytest.raises(NotOwnTransaction, match="autocommit"):
         definitions.apply(db, wanted)
-    with psycopg.connect(one_database.url) as db, pytest.raises(NotOwnTransaction, match="already written"):
+    with psycopg.connect(one_database.url) as db:
         db.execute("SELECT outbox.publish('t', '1')")
-        definitions.apply(db, wanted)
+        with pytest.raises(NotOwnTransaction, match="already written"):
+            definitions.apply(db, wanted)
     engine = sqlalchemy.create_engine(sqlalchemy_url(one_database.url), poolclass=sqlalchemy.NullPool)
     with engine.begin() as connection:
         assert definitions.apply(connection, wanted).pending[0].action == "create"
@@ -342,3 +338,107 @@ def test_what_workers_declare_stays_where_the_file_does_not_name_it(one_database
     assert plan.pending[0].lines == ("fair: False → True",)
     wanted = Subscription(rate=5, guarantee="exactly-once", on_failure="block")
     assert "fair: True → False" in apply(one_database, Definitions(subscriptions={"s": wanted})).pending[0].lines
+
+
+def start_to_apply(desk: Desk) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "outbox", "apply", str(desk.path)],
+        env=environment(desk.database.url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_until_it_waits(database: Database, what: str, count: int = 1) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0 AND query LIKE %s"
+    wait_for(lambda: database.value(waiting, f"%{what}%") == count, f"{what} waiting")
+
+
+def test_what_is_killed_in_the_middle_has_done_nothing_and_applied_again_does_it_all(desk: Desk) -> None:
+    """It has placed the cursors and waits to declare the last topic; a publisher's transaction is open all the time."""
+    desk.write("[topics.z]\n" + '[subscriptions.newcomer]\nbindings = ["t"]\nstart = "next"')
+    db = desk.database.connect(autocommit=True)
+    publish(db, "t", "old")
+    slow, blocker = desk.database.connect(), desk.database.connect()
+    publish(slow, "t", "open")
+    blocker.execute("SELECT outbox.declare_topic('z')")
+    process = start_to_apply(desk)
+    wait_until_it_waits(desk.database, "declare_topic")
+    process.kill()
+    process.communicate()
+    publish(db, "t", "meanwhile")
+    blocker.rollback()
+    gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'outbox' AND backend_type = 'client backend'"
+    wait_for(lambda: desk.database.value(gone) == 0, "the end of its connection")
+    assert contents(desk.database) == "[topics.t]\n"
+    assert value(db, "SELECT count(*) FROM outbox.cursor") == 0
+
+    desk.apply()
+    publish(db, "t", "new")
+    slow.commit()
+    assert sorted(drain(db, "newcomer", register(db))) == ["new", "open"]
+
+
+@pytest.mark.parametrize("start", ["first", "next"])
+def test_a_publisher_that_is_open_while_it_is_applied_is_read(one_database: Database, start) -> None:
+    db = one_database.connect(autocommit=True)
+    publish(db, "t", "old")
+    slow = one_database.connect()
+    publish(slow, "t", "open")
+    publish(db, "t", "old too")
+    apply(one_database, Definitions(subscriptions={"s": Subscription(bindings=("t", "u"), start=start)}))
+    assert value(db, "SELECT outbox.adopt(id) FROM outbox.subscription") == 0
+    publish(slow, "t", "still open")
+    publish(db, "u", "of a new topic")
+    slow.commit()
+    expected = ["of a new topic", "open", "still open"] + ["old", "old too"] * (start == "first")
+    assert sorted(drain(db, "s", register(db))) == sorted(expected)
+
+
+def test_of_two_that_apply_at_once_the_second_finds_it_done(desk: Desk) -> None:
+    with desk.database.connect() as first:
+        definitions.apply(first, definitions.read(desk.path))
+        second = start_to_apply(desk)
+        wait_until_it_waits(desk.database, "pg_advisory_xact_lock")
+        first.commit()
+    assert second.communicate(timeout=30) == ("nothing to change\n", None)
+    assert second.returncode == 0
+
+
+def test_nothing_is_lost_or_doubled_while_bindings_change_back_and_forth(one_database: Database) -> None:
+    """A publisher and a reader go on all the time; each binding takes in the topic."""
+    db = one_database.connect(autocommit=True)
+    patterns = ["t", "#", "t.#", "*"]
+    apply(one_database, Definitions(subscriptions={"s": Subscription(bindings=("t",))}))
+    publisher = threading.Thread(target=lambda: [publish_one(one_database, n) for n in range(150)])
+    found: list[str] = []
+    done = threading.Event()
+    worker = register(db)
+
+    def read() -> None:
+        with psycopg.connect(one_database.url, autocommit=True) as connection:
+            while not done.is_set() or value(db, "SELECT count(*) FROM outbox.lag WHERE lag > 0"):
+                pulled = pull(connection, "s", worker, 7)
+                if pulled:
+                    settle(connection, worker, pulled)
+                found.extend(message.payload for message in pulled)
+
+    reader = threading.Thread(target=read)
+    publisher.start()
+    reader.start()
+    turn = 0
+    while publisher.is_alive():
+        turn += 1
+        wanted = Subscription(bindings=(patterns[turn % 4],), start="next")
+        apply(one_database, Definitions(subscriptions={"s": wanted}), prune=True)
+    publisher.join()
+    done.set()
+    reader.join()
+    assert sorted(found) == sorted(str(n) for n in range(150))
+    assert turn > 2
+
+
+def publish_one(database: Database, number: int) -> None:
+    with psycopg.connect(database.url) as connection:
+        publish(connection, "t", str(number))
