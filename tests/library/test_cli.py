@@ -12,7 +12,19 @@ from tests.shop_floor import Database, outbox, publish, pull, register, subscrib
 def test_help_names_every_command() -> None:
     result = outbox("", "--help")
     assert result.returncode == 0
-    for command in ("migrate", "publish", "worker", "status", "doctor", "dead", "demo"):
+    for command in (
+        "migrate",
+        "publish",
+        "worker",
+        "status",
+        "doctor",
+        "dead",
+        "apply",
+        "export",
+        "topics",
+        "subscriptions",
+        "demo",
+    ):
         assert command in result.stdout
         assert outbox("", command, "--help").returncode == 0
 

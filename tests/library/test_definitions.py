@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -11,11 +13,12 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from outbox import definitions
+from outbox import definitions, settings
 from outbox.database import sqlalchemy_url
 from outbox.definitions import Definitions, Subscription, Topic
 from outbox.errors import InvalidDeclaration, NotOwnTransaction
 from tests.shop_floor import (
+    ROOT,
     Database,
     drain,
     environment,
@@ -442,3 +445,35 @@ def test_nothing_is_lost_or_doubled_while_bindings_change_back_and_forth(one_dat
 def publish_one(database: Database, number: int) -> None:
     with psycopg.connect(database.url) as connection:
         publish(connection, "t", str(number))
+
+
+def test_what_the_documentation_shows_is_true(desk: Desk, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "definitions.md").read_text()
+    blocks = dict(re.findall(r"^```(toml|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    desk.write(blocks["toml"])
+    assert desk.apply("--dry-run") == blocks["text"]
+    module, program = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "bus.py").write_text(module)
+    (tmp_path / "program.py").write_text(program)
+    environ = environment(desk.database.url, tmp_path)
+    ran = subprocess.run([sys.executable, str(tmp_path / "program.py")], env=environ, capture_output=True, text=True)
+    assert ran.stdout.endswith("2 to create\n"), ran.stderr
+    for line in re.findall(r"^outbox ((?:topics|subscriptions) .*?)(?: +#.*)?$", text, re.MULTILINE):
+        result = outbox(desk.database.url, *shlex.split(line), *(["--yes"] if "delete" in line else []))
+        assert result.returncode == 0, result.stderr
+
+
+def test_each_setting_of_a_subscription_can_be_defined() -> None:
+    """A field for each, with the default that the database has."""
+    assert set(settings.KINDS) <= set(Subscription.__struct_fields__)
+    assert definitions.parse(definitions.text(Definitions(subscriptions={"s": Subscription()}))) == Definitions(
+        subscriptions={"s": Subscription()}
+    )
+
+
+def test_defaults_are_those_of_the_database(one_database: Database) -> None:
+    subscribe(one_database.connect(autocommit=True), "s")
+    one_database.execute("SELECT outbox.declare_topic('t')")
+    assert contents(one_database) == (
+        '[topics.t]\n\n[subscriptions.s]\nguarantee = "at-least-once"\nbindings = []\nmax_attempts = 20\n'
+    )
