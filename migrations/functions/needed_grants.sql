@@ -7,8 +7,8 @@ AS $$
 DECLARE
     publishing text[] := '{schema_version,publish,publish_many,declare_topic,once}';
     working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate,mend_lanes,has_more,wake_lock}';
-    watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants}';
-    administering text[] := working || watching || '{seek,redrive,rotate_keys,unbind,unsubscribe,define,filter_problem}';
+    watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants,filter_problem}';
+    administering text[] := working || watching || '{seek,redrive,rotate_keys,unbind,unsubscribe,define}';
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY

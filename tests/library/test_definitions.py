@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import subprocess
@@ -328,6 +329,17 @@ def test_it_needs_the_beginning_of_a_transaction(one_database: Database) -> None
     with engine.begin() as connection:
         assert definitions.apply(connection, wanted).pending[0].action == "create"
     assert "[subscriptions.s]" in contents(one_database)
+
+
+def test_an_async_connection_applies_and_exports_too(one_database: Database) -> None:
+    async def both() -> tuple[definitions.Plan, Definitions]:
+        async with await psycopg.AsyncConnection.connect(one_database.url) as db:
+            wanted = Definitions(subscriptions={"s": Subscription(bindings=("t",))})
+            return await definitions.apply(db, wanted), await definitions.export(db)
+
+    plan, exported = asyncio.run(both())
+    assert plan.pending[0].lines == ("+ binding t, from first",)
+    assert list(exported.subscriptions) == ["s"]
 
 
 def test_what_workers_declare_stays_where_the_file_does_not_name_it(one_database: Database) -> None:
