@@ -1,5 +1,5 @@
--- Brings subscriptions to what is defined, all or nothing: a row is {"name", "guarantee", "max_attempts", "on_failure", "settings":
--- {}, "start": "first" or "next", "bind": [{"pattern", "headers", "match", "filter", "alternate"}], "unbind": [...]}, or {"name",
+-- Brings subscriptions to what is defined, all or nothing: a row is {"name", "guarantee", "max_attempts", "on_failure",
+-- "settings": {}, "start": "first" or "next", "bind": [{"pattern", "headers", "match", "filter", "alternate"}], "unbind": [...]}, or {"name",
 -- "remove": true, "force": false}. Cursors that stay are where they were, new ones are placed as bind places them. The beginning
 -- of a READ COMMITTED transaction, and commit soon: what else is defined may follow in it. Waits for pulls where bindings go.
 CREATE FUNCTION outbox.define(subscriptions jsonb) RETURNS void
@@ -27,10 +27,12 @@ BEGIN
     HAVING count(*) > 0;
 
     -- 2. Where new cursors go: the ends of the logs, then the snapshot and our xid in one statement.
-    SELECT array_agg(new.name), array_agg(new.id), array_agg(CASE new.start WHEN 'next' THEN outbox.log_end(new.sequence) ELSE 0 END)
+    SELECT array_agg(new.name), array_agg(new.id),
+           array_agg(CASE new.start WHEN 'next' THEN outbox.log_end(new.sequence) ELSE 0 END)
     INTO names, partition_ids, targets
     FROM (
-        SELECT DISTINCT ON (d.wanted ->> 'name', p.id) d.wanted ->> 'name' AS name, p.id, d.wanted ->> 'start' AS start, p.sequence
+        SELECT DISTINCT ON (d.wanted ->> 'name', p.id)
+               d.wanted ->> 'name' AS name, p.id, d.wanted ->> 'start' AS start, p.sequence
         FROM jsonb_array_elements(define.subscriptions) AS d (wanted)
         CROSS JOIN LATERAL jsonb_array_elements(d.wanted -> 'bind') AS b
         JOIN outbox.topic t ON outbox.topic_matches(t.name, b ->> 'pattern')
