@@ -1,7 +1,7 @@
--- Brings subscriptions to what is defined, all or nothing: a row is {"name", "guarantee", "max_attempts", "on_failure",
--- "settings": {}, "start": "first" or "next", "bind": [{"pattern", "headers", "match", "filter", "alternate"}], "unbind": [...]}, or {"name",
--- "remove": true, "force": false}. Cursors that stay are where they were, new ones are placed as bind places them. The beginning
--- of a READ COMMITTED transaction, and commit soon: what else is defined may follow in it. Waits for pulls where bindings go.
+-- Brings subscriptions to what is defined, all or nothing: {"name", "guarantee", "max_attempts", "on_failure", "settings": {},
+-- "start": "first" or "next", "bind": [{"pattern", "headers", "match", "filter", "alternate"}], "unbind": [...]} each, or {"name",
+-- "remove": true, "force"}. Cursors that stay are where they were, new ones are placed as bind places them. The beginning of a
+-- READ COMMITTED transaction, in which other definitions may follow: commit soon. Waits for pulls where cursors go.
 CREATE FUNCTION outbox.define(subscriptions jsonb) RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER

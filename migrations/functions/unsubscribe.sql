@@ -1,5 +1,5 @@
--- Removes a subscription: its bindings, cursors, redeliveries and leases (their owners can't settle them any more). Refused
--- (OB007) while live workers run it, or it has dead letters, unless forced: those go, too. Messages stay in the log. In a READ COMMITTED
+-- Removes a subscription: its bindings, cursors, redeliveries and leases (which can't be settled then). Refused (OB007)
+-- while live workers run it, or it has dead letters; forced, those go too. Messages stay in the log. In a READ COMMITTED
 -- transaction of the caller; waits for pulls and settlements that are under way.
 CREATE FUNCTION outbox.unsubscribe(name text, force boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql
