@@ -185,6 +185,28 @@ def bind(subscription: str, binding: Binding, start: str) -> Operation[int]:
     return int(rows[0][0])
 
 
+def unbind(subscription: str, binding: Binding) -> Operation[int | None]:
+    """End a binding; returns the number of cursors that went with it, None if there was no such binding."""
+    rows = yield Statement(
+        "SELECT outbox.unbind(CAST(%s AS text), CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb), CAST(%s AS text), "
+        "CAST(%s AS text), CAST(%s AS boolean))",
+        (
+            subscription,
+            binding.pattern,
+            msgspec.json.encode(binding.headers).decode() if binding.headers else None,
+            binding.match,
+            binding.filter,
+            binding.alternate,
+        ),
+    )
+    return None if rows[0][0] is None else int(rows[0][0])
+
+
+def unsubscribe(name: str, force: bool = False) -> Operation[None]:
+    """Remove a subscription; forced, even if live workers run it, and with its dead letters."""
+    yield Statement("SELECT outbox.unsubscribe(CAST(%s AS text), CAST(%s AS boolean))", (name, force))
+
+
 def bindings_of(subscription: str) -> Operation[list[Binding]]:
     rows = yield Statement(
         "SELECT b.pattern, b.headers, b.match, b.filter, b.alternate FROM outbox.binding b "

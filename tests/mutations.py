@@ -29,6 +29,7 @@ class Mutation(NamedTuple):
 
 
 PULL, SETTLE, SEEK = "engine/test_pull.py::test_", "engine/test_settle.py::test_", "engine/test_bind_and_seek.py::test_"
+DEFINE = "engine/test_define.py::test_"
 KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::test_", "engine/test_rotate.py::test_"
 REPLY = "engine/test_reply_to.py::test_"
 DEAD = "engine/test_dead_letters.py::test_"
@@ -235,6 +236,49 @@ MUTATIONS = [
         "greatest(clock_timestamp() - interval '1 second', due_from + coalesce(",
         "greatest('-infinity', due_from + coalesce(",
         DEAD + "a_redrive_that_is_late_is_due_now_and_not_before",
+        "a definition takes away bindings before it brings new ones",
+        "define_one.sql",
+        "    reader := outbox.subscribe(",
+        """    PERFORM outbox.unbind(wanted ->> 'name', b ->> 'pattern')
+    FROM jsonb_array_elements(wanted -> 'unbind') AS b;
+    reader := outbox.subscribe(""",
+        DEFINE + "cursors_stay_where_they_are_when_a_binding_is_changed",
+    ),
+    Mutation(
+        "a definition forgets the transactions that are open",
+        "define.sql",
+        "SELECT outbox.open_xids(pg_current_snapshot()) AS xids",
+        "SELECT '{}'::xid8[] AS xids",
+        DEFINE + "a_defined_subscription_starts_with_the_history_or_with_what_comes_next",
+    ),
+    Mutation(
+        "an unbind locks the subscription before it has its turns",
+        "unbind.sql",
+        "HAVING count(*) > 0;",
+        "HAVING false;",
+        DEFINE + "an_unbind_waits_for_a_pull_and_leaves_no_position",
+    ),
+    Mutation(
+        "an adoption does not mind an unbind",
+        "adopt.sql",
+        "    PERFORM FROM outbox.subscription s WHERE s.id = adopt.subscription_id FOR KEY SHARE;\n",
+        "",
+        DEFINE + "an_adoption_that_meets_an_unbind_leaves_no_cursor_behind",
+    ),
+    Mutation(
+        "a removal looks once",
+        "unsubscribe.sql",
+        "EXIT WHEN found_leases + found_redeliveries = 0;",
+        "EXIT;",
+        DEFINE + "a_removal_waits_for_settlements_and_pulls_and_leaves_nothing_of_theirs",
+    ),
+    Mutation(
+        "a definition locks subscriptions before it has its turns",
+        "define.sql",
+        "    -- 1. The turns",
+        """    PERFORM outbox.lock_subscriptions(ARRAY(SELECT s.name FROM outbox.subscription s));
+    -- 1. The turns""",
+        DEFINE + "a_definition_that_removes_waits_for_pulls_before_publishers_could_wait_for_it",
     ),
 ]
 

@@ -1,6 +1,7 @@
 -- Gives a subscription cursors at the start of the partitions that match its patterns and have none: those that
 -- were created since it was bound, or at the same moment. Returns how many. Runs in any transaction, again and
--- again: a cursor at 0 with nothing open needs no snapshot, since every offset is beyond it.
+-- again: a cursor at 0 with nothing open needs no snapshot, since every offset is beyond it. Writes only if some are missing, and
+-- then locks the subscription against an unbind that is under way.
 CREATE FUNCTION outbox.adopt(subscription_id int) RETURNS int
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -9,17 +10,13 @@ AS $$
 DECLARE
     adopted int;
 BEGIN
-    WITH missing AS (
-        SELECT p.id
-        FROM outbox.topic t
-        JOIN outbox.partition p ON p.topic_id = t.id
-        WHERE NOT EXISTS (SELECT FROM outbox.cursor c
-                          WHERE c.subscription_id = adopt.subscription_id AND c.partition_id = p.id)
-          AND EXISTS (SELECT FROM outbox.binding b
-                      WHERE b.subscription_id = adopt.subscription_id AND outbox.topic_matches(t.name, b.pattern))
-    ), placed AS (
+    IF NOT EXISTS (SELECT FROM outbox.without_cursor(adopt.subscription_id)) THEN
+        RETURN 0;
+    END IF;
+    PERFORM FROM outbox.subscription s WHERE s.id = adopt.subscription_id FOR KEY SHARE;
+    WITH placed AS (
         INSERT INTO outbox.cursor (subscription_id, partition_id)
-        SELECT adopt.subscription_id, id FROM missing
+        SELECT adopt.subscription_id, missing FROM outbox.without_cursor(adopt.subscription_id) AS missing
         ON CONFLICT DO NOTHING
         RETURNING partition_id
     )

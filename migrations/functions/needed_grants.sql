@@ -10,9 +10,9 @@ DECLARE
         || '{mend_lanes,wake_lock,expire_dead_letters,publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule}'::text[]
         || '{note_schedule_error}'::text[];
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants}'
-        || '{who_gets}'::text[];
-    administering text[] := working || watching || '{seek,redrive,rotate_keys,pause,resume,purge,dead_letters,dead_letter_ids,purge_dead,cancel,edit,cancel_scheduled}'
-        || '{edit_scheduled,pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
+        || '{filter_problem,who_gets}'::text[];
+    administering text[] := working || watching || '{seek,redrive,rotate_keys,unbind,unsubscribe,define,pause,resume,purge,dead_letters,dead_letter_ids,purge_dead}'
+        || '{cancel,edit,cancel_scheduled,edit_scheduled,pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY

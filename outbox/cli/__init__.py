@@ -10,7 +10,23 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
-from outbox.cli import dead, demo, doctor, flow, migrate, publish, request, route, scheduled, schedules, status, worker
+from outbox.cli import (
+    dead,
+    definitions,
+    demo,
+    doctor,
+    flow,
+    migrate,
+    publish,
+    request,
+    route,
+    scheduled,
+    schedules,
+    status,
+    subscriptions,
+    topics,
+    worker,
+)
 from outbox.cli.options import complain
 from outbox.errors import OutboxError
 
@@ -48,6 +64,10 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(scheduled.app, name="scheduled")
+app.command("apply")(definitions.apply)
+app.command("export")(definitions.export)
+app.add_typer(topics.app, name="topics")
+app.add_typer(subscriptions.app, name="subscriptions")
 app.command("demo")(demo.demo)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import sys
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from outbox import logs
+from outbox.cli.importing import find
 from outbox.cli.options import DatabaseUrl, complain, usage
 from outbox.client import Outbox
 from outbox.errors import HandlerStuck, OutboxError
@@ -114,17 +114,7 @@ def _start_anew() -> NoReturn:
 
 def load(path: str) -> Outbox:
     """Import MODULE:APP, from the current folder too."""
-    module_name, colon, name = path.partition(":")
-    if not colon:
-        raise usage(f"{path!r} does not say which object: MODULE:APP, as in shop.messages:app")
-    sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name + ".").startswith(error.name + "."):
-            raise usage(f"there is no module {error.name!r} here ({os.getcwd()}) or installed") from error
-        raise
-    found = getattr(module, name, None)
+    found = find(path, "an Outbox, as in shop.messages:app")
     if not isinstance(found, Outbox):
         raise usage(f"{path!r} is {'missing' if found is None else f'a {type(found).__name__}'}, not an outbox.Outbox")
     return found

@@ -13,8 +13,8 @@ def test_help_names_every_command() -> None:
     result = outbox("", "--help")
     assert result.returncode == 0
     commands = (
-        "migrate publish request route cancel edit scheduled schedules "
-        "worker pause resume purge dead status doctor demo"
+        "migrate publish request route cancel edit scheduled schedules worker pause resume purge dead "
+        "apply export topics subscriptions status doctor demo"
     )
     for command in commands.split():
         assert command in result.stdout

@@ -179,6 +179,21 @@ def test_an_admin_seeks_redrives_and_purges(shop: Database, users: Users, tmp_pa
     refused(url, "DROP TABLE outbox.message", "TRUNCATE outbox.message", "SELECT outbox.grant_roles()", "CREATE ROLE x")
 
 
+def test_an_admin_applies_definitions_and_a_monitor_looks_what_they_would_change(users: Users, tmp_path: Path) -> None:
+    path = tmp_path / "bus.toml"
+    path.write_text('[topics.t]\n[subscriptions.s]\nbindings = [{ topic = "t", filter = "$.a == 1" }]\nrate = 5\n')
+    admin, monitor = users.url("outbox_admin"), users.url("outbox_monitor")
+    assert outbox(monitor, "apply", str(path), "--check").returncode == 1
+    assert outbox(admin, "apply", str(path)).stdout.endswith("2 to create\n")
+    assert outbox(monitor, "apply", str(path), "--check", "--prune").stdout == "nothing to change\n"
+    assert "rate = 5" in outbox(monitor, "export").stdout
+    assert outbox(admin, "subscriptions", "unbind", "s", "t", "--filter", "$.a == 1").returncode == 0
+    assert outbox(admin, "subscriptions", "delete", "s", "--yes").returncode == 0
+    for role in ("outbox_monitor", "outbox_worker", "outbox_publisher"):
+        refused(users.url(role), "SELECT outbox.define('[]')", "SELECT outbox.unsubscribe('s')")
+        refused(users.url(role), "SELECT outbox.unbind('s', 't')", "SELECT outbox.drop_cursors(1, '{1}')")
+
+
 def test_no_function_is_for_everybody_and_those_with_the_owners_rights_pin_their_search_path(users: Users) -> None:
     open_to_all = """
         SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'outbox'::regnamespace
