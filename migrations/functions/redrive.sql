@@ -1,6 +1,6 @@
 -- Gives dead letters of a subscription another life, attempts counted from 1 again, history kept: those that fit "filter" (see
--- dead_letters), or at (partition_ids[i], offsets[i]); all, if neither is given. "rate" a second, from due_from (NULL: now) on;
--- else all at once. payload replaces that of one letter. Concurrent calls wait for each other's letters. Returns how many.
+-- dead_letters), or at (partition_ids[i], offsets[i]); all, if neither is given. At once, or "rate" a second from due_from
+-- (NULL: now) on. "payload" replaces that of one letter. Concurrent calls wait for each other's letters. Returns how many.
 CREATE FUNCTION outbox.redrive(
     subscription text, partition_ids int[] DEFAULT NULL, offsets bigint[] DEFAULT NULL, filter jsonb DEFAULT NULL,
     rate float8 DEFAULT NULL, due_from timestamptz DEFAULT NULL, payload json DEFAULT NULL
