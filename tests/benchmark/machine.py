@@ -49,8 +49,9 @@ def command_of(pid: int) -> str:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process has in use."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    """Memory that a process has in use for itself: not what it maps of files, as our notes are."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
 def noise(folder: Path | None) -> dict[str, float]:
