@@ -120,7 +120,7 @@ def declare(schedule: Schedule) -> Operation[bool]:
         "SELECT outbox.declare_schedule(CAST(%s AS text), CAST(%s AS text), CAST(CAST(%s AS text) AS json), "
         "CAST(%s AS text), CAST(%s AS interval), CAST(%s AS text), CAST(%s AS text), CAST(%s AS text), "
         "CAST(CAST(%s AS text) AS jsonb), CAST(%s AS int), CAST(%s AS bytea), "
-        "make_interval(secs => CAST(%s AS float8)),  CAST(%s AS timestamptz))",
+        "make_interval(secs => CAST(%s AS float8)), CAST(%s AS timestamptz))",
         (
             schedule.name, schedule.topic, message.json, timing.cron, timing.every, timing.timezone,
             schedule.missed, message.key, message.headers, schedule.priority, message.body, message.ttl, first,

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 
+from outbox import duration as durations
 from outbox.cli.options import usage
-
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def duration(text: str) -> timedelta:
     """Read 90s, 10m, 1h30m, 2d; what is not one is wrong usage."""
-    if not re.fullmatch(f"({_PART.pattern})+", text):
-        raise usage(f"{text!r} is not a duration: 500ms, 90s, 10m, 1h30m or 2d")
     try:
-        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
-    except OverflowError as error:
-        raise usage(f"{text!r} is too long") from error
+        return durations.parse(text)
+    except ValueError as error:
+        raise usage(str(error)) from error
 
 
 def moment(text: str) -> datetime:

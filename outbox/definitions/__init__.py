@@ -1,4 +1,4 @@
-"""Topics and subscriptions as code: in a TOML or YAML file, or in Python, and applied in one transaction.
+"""Topics, subscriptions and schedules as code: in a TOML or YAML file, or in Python, and applied in one transaction.
 
 from outbox.definitions import Definitions, Subscription, Topic, apply
 
@@ -20,11 +20,24 @@ from outbox import connection as connections
 from outbox import operations
 from outbox.definitions import planning
 from outbox.definitions.change import Change, Plan
-from outbox.definitions.definition import Definitions, Subscription, Topic
+from outbox.definitions.definition import Definitions, Schedule, Subscription, Topic
 from outbox.definitions.files import parse, read, text
 from outbox.operations import Operation
 
-__all__ = ["Change", "Definitions", "Plan", "Subscription", "Topic", "apply", "export", "parse", "plan", "read", "text"]
+__all__ = [
+    "Change",
+    "Definitions",
+    "Plan",
+    "Schedule",
+    "Subscription",
+    "Topic",
+    "apply",
+    "export",
+    "parse",
+    "plan",
+    "read",
+    "text",
+]
 
 
 def plan(connection: Any, definitions: Definitions, *, prune: bool = False, force: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""What can be defined: topics, and subscriptions with their settings and bindings."""
+"""What can be defined: topics, subscriptions with their settings and bindings, schedules."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from outbox import settings as settings_of
+from outbox import ticks
 from outbox.binding import Binding
 from outbox.errors import InvalidDeclaration, InvalidMessage
 from outbox.payload import check_topic
+from outbox.ticks import Missed, Timing
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -108,11 +110,47 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             yield "dead_letter_topic", f"{self.dead_letter_topic!r} is not a topic's name"
 
 
+class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message that is published again and again, by `cron` or `every`; see docs/schedules.md."""
+
+    #: Five fields, or six with the second first.
+    cron: str | None = None
+    #: The interval between ticks, a second at least.
+    every: timedelta | None = None
+    #: An IANA name, of the clock that `cron` goes by.
+    timezone: str = "UTC"
+    #: Where the message is published; it must be named.
+    topic: str = ""
+    #: Any JSON value.
+    payload: Any = None
+    key: str | None = None
+    headers: dict[str, str] = {}
+    priority: Annotated[int, msgspec.Meta(ge=0, le=9)] = 0
+    #: How long each message may wait for its delivery.
+    ttl: timedelta | None = None
+    #: Of ticks that no worker was there for: "skip" them, publish "one" for all, or "all".
+    missed: Missed = "one"
+
+    def problems(self, name: str) -> Iterator[tuple[str, str]]:
+        """The fields that can't be so ("" is the name), and why."""
+        if not _SUBSCRIPTION.fullmatch(name):
+            yield "", "a schedule's name is letters, digits, _, - and . only, 255 at most"
+        if not _is_topic(self.topic):
+            yield "topic", f"{self.topic!r} is not a topic's name"
+        if self.ttl is not None and self.ttl <= timedelta(0):
+            yield "ttl", "it must be longer than nothing"
+        try:
+            ticks.check(name, Timing(self.cron, self.every, self.timezone))
+        except InvalidDeclaration as error:
+            yield "cron" if self.every is None else "every", str(error)
+
+
 class Definitions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that is defined, by name. Made in Python, or read from a file."""
 
     topics: dict[str, Topic] = {}
     subscriptions: dict[str, Subscription] = {}
+    schedules: dict[str, Schedule] = {}
 
 
 def sections() -> dict[str, type[msgspec.Struct]]:

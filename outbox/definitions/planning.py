@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from outbox.definitions import subscriptions, topics
+from outbox.definitions import schedules, subscriptions, topics
 from outbox.definitions.change import Change, Plan
 from outbox.definitions.definition import Definitions, check
 from outbox.errors import InvalidDeclaration, NotOwnTransaction
@@ -28,7 +28,7 @@ class Kind(Protocol):
 
 
 #: In the order in which they are applied: cursors are placed at the beginning of a transaction only.
-KINDS: tuple[Kind, ...] = (subscriptions, topics)
+KINDS: tuple[Kind, ...] = (subscriptions, topics, schedules)
 
 #: Keeps two that apply apart: "outbox" in ASCII, and 66. A transaction's, and so it tells whether this is one.
 _LOCK = 8031453476610899968 + 66

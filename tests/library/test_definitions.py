@@ -16,7 +16,7 @@ import sqlalchemy
 
 from outbox import definitions, settings
 from outbox.database import sqlalchemy_url
-from outbox.definitions import Definitions, Subscription, Topic
+from outbox.definitions import Definitions, Schedule, Subscription, Topic
 from outbox.errors import InvalidDeclaration, NotOwnTransaction
 from tests.shop_floor import (
     ROOT,
@@ -489,3 +489,54 @@ def test_defaults_are_those_of_the_database(one_database: Database) -> None:
     assert contents(one_database) == (
         '[topics.t]\n\n[subscriptions.s]\nguarantee = "at-least-once"\nbindings = []\nmax_attempts = 20\n'
     )
+
+
+SCHEDULES = """
+[schedules.nightly]
+cron = "0 3 * * *"
+timezone = "Europe/Berlin"
+topic = "reports.due"
+payload = { kind = "daily", recipients = ["a", "b"] }
+headers = { source = "bus" }
+ttl = "2h"
+
+[schedules.pulse]
+every = "30s"
+topic = "pulse"
+missed = "skip"
+"""
+
+
+def test_schedules_are_created_changed_found_again_and_pruned(desk: Desk) -> None:
+    desk.write(SCHEDULES)
+    shown = desk.apply("--dry-run")
+    assert "+ schedule nightly" in shown
+    assert "ttl: 2h" in shown
+    assert desk.export() == ""
+    desk.apply()
+    assert desk.apply("--check") == desk.apply("--check")
+    exported = desk.export()
+    desk.write(exported)
+    desk.apply("--check")
+    assert outbox(desk.database.url, "schedules", "pause", "nightly").returncode == 0
+    desk.write(SCHEDULES.replace("0 3 * * *", "30 4 * * *").partition("[schedules.pulse]")[0])
+    shown = desk.apply()
+    assert "cron: 0 3 * * * → 30 4 * * *" in shown
+    assert "not in the file" in shown
+    assert desk.database.value("SELECT paused_at IS NOT NULL FROM outbox.schedule WHERE name = 'nightly'")
+    desk.apply("--prune")
+    assert desk.database.value("SELECT array_agg(name) FROM outbox.schedule") == ["nightly"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"topic": "t"}, "ticks by a cron expression, or after each interval"),
+        ({"topic": "t", "cron": "61 * * * *"}, "schedules.s.cron"),
+        ({"cron": "* * * * *"}, "schedules.s.topic: '' is not a topic's name"),
+        ({"topic": "t", "cron": "* * * * *", "timezone": "Mars"}, "Mars"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(one_database: Database, fields: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidDeclaration, match=re.escape(says)):
+        apply(one_database, Definitions(schedules={"s": Schedule(**fields)}))  # type: ignore[arg-type]
