@@ -28,6 +28,8 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     dead: int
     #: Live workers that run it.
     workers: int
+    #: Do pulls return nothing until it is resumed?
+    paused: bool
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -45,6 +47,8 @@ class Status(msgspec.Struct, frozen=True):
     topics: list[TopicStatus]
     subscriptions: list[SubscriptionStatus]
     workers: list[WorkerStatus]
+    #: Messages to come: of `publish_later`, and ticks of schedules that could not be published yet.
+    scheduled: int
 
 
 def status() -> Operation[Status]:
@@ -52,10 +56,12 @@ def status() -> Operation[Status]:
     topics = yield Statement(_TOPICS)
     subscriptions = yield Statement(_SUBSCRIPTIONS)
     workers = yield Statement(_WORKERS)
+    scheduled = yield Statement("SELECT count(id) FROM outbox.scheduled")
     return Status(
         [TopicStatus(*row) for row in topics],
         [SubscriptionStatus(*row) for row in subscriptions],
         [WorkerStatus(*row) for row in workers],
+        scheduled[0][0],
     )
 
 
@@ -75,7 +81,8 @@ SELECT s.name, s.guarantee,
        (SELECT count(*) FROM outbox.redelivery r WHERE r.subscription_id = s.id AND r.lease_id IS NULL),
        (SELECT count(*) FROM outbox.dead_letter d WHERE d.subscription_id = s.id),
        (SELECT count(*) FROM outbox.worker w WHERE s.name = ANY (w.subscriptions)
-        AND w.alive_until > clock_timestamp() AND w.retired_at IS NULL)
+        AND w.alive_until > clock_timestamp() AND w.retired_at IS NULL),
+       s.paused_at IS NOT NULL
 FROM outbox.subscription s ORDER BY s.name
 """
 

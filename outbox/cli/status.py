@@ -49,7 +49,9 @@ def _watch(connection: psycopg.Connection, interval: float) -> None:
 
 def render(status: Status) -> RenderableType:
     """All three tables."""
-    return Group(topics_table(status), subscriptions_table(status.subscriptions), workers_table(status))
+    tables = [topics_table(status), subscriptions_table(status.subscriptions), workers_table(status)]
+    to_come = [Text(f"{status.scheduled:,} to come: `outbox scheduled list`")] if status.scheduled else []
+    return Group(*tables, *to_come)
 
 
 def topics_table(status: Status) -> Table:
@@ -67,7 +69,7 @@ def subscriptions_table(subscriptions: list[SubscriptionStatus]) -> Table:
     table = _table("subscriptions", "subscription", *wide, "lag", "in flight", "retrying", "dead", "workers")
     for one in subscriptions:
         table.add_row(
-            one.name,
+            Text.assemble(one.name, (" paused", "yellow") if one.paused else ""),
             *((", ".join(one.patterns), one.guarantee) if wide else ()),
             _number(one.lag, "yellow"),
             _number(one.in_flight),

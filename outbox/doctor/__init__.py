@@ -4,7 +4,18 @@ A check is an operation: whoever runs it gives each statement a short transactio
 many locks. No check reads payloads, keys or headers, or walks the log. `outbox.cli.doctor` runs them all.
 """
 
-from outbox.doctor import cursors, engine, leases, privileges, redeliveries, replication, settings, slots, transactions
+from outbox.doctor import (
+    cursors,
+    engine,
+    leases,
+    privileges,
+    redeliveries,
+    replication,
+    schedules,
+    settings,
+    slots,
+    transactions,
+)
 from outbox.doctor.finding import Check, Finding, Limits, Severity, ok, warning
 
 #: If this is critical, nothing else can be looked at.
@@ -15,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     *cursors.CHECKS,
     *leases.CHECKS,
     *redeliveries.CHECKS,
+    *schedules.CHECKS,
     *slots.CHECKS,
     *transactions.CHECKS,
     *privileges.CHECKS,

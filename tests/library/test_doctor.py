@@ -410,6 +410,23 @@ def test_overdue_redeliveries_say_whether_a_worker_runs(one_database: Database) 
     assert doctor(one_database) == WELL
 
 
+def test_messages_to_come_that_do_not_come_are_found(database: Database) -> None:
+    db = database.connect(autocommit=True)
+    work(db)
+    db.execute("""SELECT outbox.publish_later('later', '"s3cret"', now() - interval '5 minutes')""")
+    finding = doctor(database).of("schedule-overdue")
+    assert (finding["severity"], finding["fields"]["messages"], finding["fields"]["workers"]) == ("warning", 1, 1)
+    db.execute("UPDATE outbox.worker SET alive_until = now()")
+    assert "no live worker runs" in doctor(database).of("schedule-overdue")["what"]
+    db.execute("UPDATE outbox.worker SET alive_until = now() + interval '1 hour'")
+    db.execute("UPDATE outbox.scheduled SET due_at = now(), attempts = 3, error = 's3cret'")
+    report = doctor(database)
+    assert report.of("schedule-refused")["fields"] == {"topic": "later", "messages": 1, "attempts": 3}
+    assert "s3cret" not in str(report)
+    db.execute("SELECT outbox.publish_due(10, true)")
+    assert doctor(database) == WELL
+
+
 def test_a_lane_that_waits_for_nobody_is_found_without_its_key(database: Database) -> None:
     db = database.connect(autocommit=True)
     worker = work(db, "s3cret-a", on_failure="park")
