@@ -2,7 +2,8 @@
 
 Publishers roll back, use savepoints, dawdle, publish in bulk and lock their keys; one transaction is huge, one holds an
 xid open and writes nothing, one is prepared. Pullers roll back, nack, release, and die with leases in their hands. Each
-effect is written in the transaction that settles its message.
+effect is written in the transaction that settles its message. Routed, one subscription takes half of the messages by
+their headers, and an alternate what that one does not take: together all, each once.
 
     python -m tests.engine.stress [seconds] [seed]
 """
@@ -39,7 +40,7 @@ class Ledger:
 
     published: list[str] = field(default_factory=list)
     effects: Counter[str] = field(default_factory=Counter)
-    #: key → turn → (lease, place in the batch) of its first delivery
+    #: subscription and key → turn → (lease, place in the batch) of its first delivery
     turns: dict[str, dict[int, tuple[int, int]]] = field(default_factory=lambda: defaultdict(dict))
     left: dict[str, int] = field(default_factory=dict)
 
@@ -68,9 +69,12 @@ class Ledger:
 
 
 class Stress:
-    def __init__(self, url: str, seconds: float, seed: int, publishers: int = 6, pullers: int = 3) -> None:
+    def __init__(
+        self, url: str, seconds: float, seed: int, publishers: int = 6, pullers: int = 3, routed: bool = False
+    ) -> None:
         self.url, self.seconds, self.seed = url, seconds, seed
         self.publishers, self.pullers = publishers, pullers
+        self.subscriptions = ["s", "rest"] if routed else ["s"]
         self.ledger = Ledger()
         self.lock = threading.Lock()
         self.published_all = threading.Event()
@@ -108,8 +112,13 @@ class Stress:
         with psycopg.connect(self.url, autocommit=True) as db:
             db.execute(TABLES)
             db.execute("SELECT outbox.declare_topic('t', partitions => 2, max_priority => 1)")
-            db.execute("SELECT outbox.subscribe('s', max_attempts => 1000)")
-            db.execute("SELECT outbox.bind('s', 't')")
+            for name in self.subscriptions:
+                db.execute("SELECT outbox.subscribe(%s, max_attempts => 1000)", (name,))
+            if self.subscriptions == ["s"]:
+                db.execute("SELECT outbox.bind('s', 't')")
+            else:
+                db.execute("""SELECT outbox.bind('s', 't', headers => '{"side": "left"}')""")
+                db.execute("SELECT outbox.bind('rest', '#', alternate => true)")
 
     def publish(self, number: int, chance: random.Random) -> None:
         count = 0
@@ -140,13 +149,17 @@ class Stress:
                     self.ledger.published.extend(mine)
 
     def publish_one(self, db: psycopg.Connection, body: str, key: str, priority: int) -> None:
-        db.execute("SELECT outbox.publish('t', %s, key => %s, priority => %s)", (json.dumps(body), key, priority))
+        db.execute(
+            "SELECT outbox.publish('t', %s, key => %s, headers => %s, priority => %s)",
+            (json.dumps(body), key, _headers(body), priority),
+        )
 
     def publish_hugely(self, number: int, chance: random.Random) -> None:
         bodies = [f"huge-{n}" for n in range(5000)]
         with psycopg.connect(self.url) as db:
-            many = "SELECT outbox.publish_many('t', %b::text[]::json[], %b::text[])"
-            db.execute(many, ([json.dumps(b) for b in bodies], [f"k{n % 20}" for n in range(5000)]))
+            many = "SELECT outbox.publish_many('t', %b::text[]::json[], %b::text[], %b::text[]::jsonb[])"
+            keys = [f"k{n % 20}" for n in range(5000)]
+            db.execute(many, ([json.dumps(b) for b in bodies], keys, [_headers(b) for b in bodies]))
             time.sleep(self.seconds / 2)
         self.ledger.published.extend(bodies)
 
@@ -177,9 +190,10 @@ class Stress:
                     db.execute("SELECT outbox.recover(%s)", (worker,))
                     db.commit()
                     worker = self.register(db)
-                take = "SELECT lease_id, partition_id, \"offset\", attempt, payload FROM outbox.pull('s', %s, %s, %s)"
+                take = 'SELECT lease_id, partition_id, "offset", attempt, payload FROM outbox.pull(%s, %s, %s, %s)'
+                name = chance.choice(self.subscriptions)
                 size = chance.choice([1, 3, 10, 100, 500])
-                rows = db.execute(take, (worker, size, chance.choice([None, 1, 7]))).fetchall()
+                rows = db.execute(take, (name, worker, size, chance.choice([None, 1, 7]))).fetchall()
                 if chance.random() < 0.1:
                     db.rollback()
                     continue
@@ -188,7 +202,7 @@ class Stress:
                 if not rows:
                     time.sleep(0.003)
                     continue
-                self.note_turns(rows)
+                self.note_turns(name, rows)
                 if chance.random() > 0.03:  # else: it dies with them, sooner or later
                     self.settle(db, worker, rows, chance)
 
@@ -197,12 +211,12 @@ class Stress:
         db.commit()
         return int(worker)
 
-    def note_turns(self, rows: list[tuple]) -> None:
+    def note_turns(self, subscription: str, rows: list[tuple]) -> None:
         with self.lock:
             for place, (lease, _, _, _, body) in enumerate(rows):
                 if "|" in body:
                     _, key, turn = body.split("|")
-                    seen = self.ledger.turns[key]
+                    seen = self.ledger.turns[f"{subscription} {key}"]
                     seen[int(turn)] = min(seen.get(int(turn), (lease, place)), (lease, place))
 
     def settle(self, db: psycopg.Connection, worker: int, rows: list[tuple], chance: random.Random) -> None:
@@ -247,9 +261,12 @@ class Stress:
             self.published_all.set()
             db.execute("SELECT outbox.recover(id) FROM outbox.worker")
             worker = self.register(db)
-            take = "SELECT lease_id, payload FROM outbox.pull('s', %s, 1000)"
-            for _ in range(1_000):
-                if not (rows := db.execute(take, (worker,)).fetchall()):
+            take = "SELECT lease_id, payload FROM outbox.pull(%s, %s, 1000)"
+            quiet = 0
+            for name in itertools.islice(itertools.cycle(self.subscriptions), 2_000):
+                rows = db.execute(take, (name, worker)).fetchall()
+                quiet = 0 if rows else quiet + 1
+                if quiet > 2 * len(self.subscriptions):
                     break
                 self.write(db, [body for _, body in rows])
                 db.execute("SELECT outbox.settle(%s, %s)", (worker, sorted({lease for lease, _ in rows})))
@@ -259,6 +276,10 @@ class Stress:
             self.ledger.left["lag"] = db.execute("SELECT sum(lag)::int FROM outbox.lag").fetchone()[0]
 
 
+def _headers(body: str) -> str:
+    return json.dumps({"side": "left" if sum(body.encode()) % 2 else "right"})
+
+
 def main(seconds: float = 60, seed: int | None = None) -> int:
     """Run once on a fresh embedded Postgres; returns 1 if anything was lost, doubled, made up or reordered."""
     cluster = Postgres(embedded_binaries())
@@ -266,7 +287,7 @@ def main(seconds: float = 60, seed: int | None = None) -> int:
         with sqlalchemy.create_engine(sqlalchemy_url(cluster.url())).connect() as connection:
             schema.migrate(connection)
         seed = random.randrange(1_000_000) if seed is None else seed
-        ledger = Stress(cluster.url(), seconds, seed).run()
+        ledger = Stress(cluster.url(), seconds, seed, routed=seed % 2 == 1).run()
         print(f"seed {seed}: {ledger}")
         return 1 if ledger.lost or ledger.doubled or ledger.made_up or ledger.inversions else 0
     finally:
