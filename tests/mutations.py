@@ -236,6 +236,8 @@ MUTATIONS = [
         "greatest(clock_timestamp() - interval '1 second', due_from + coalesce(",
         "greatest('-infinity', due_from + coalesce(",
         DEAD + "a_redrive_that_is_late_is_due_now_and_not_before",
+    ),
+    Mutation(
         "a definition takes away bindings before it brings new ones",
         "define_one.sql",
         "    reader := outbox.subscribe(",

@@ -37,7 +37,7 @@ BEGIN
                  ('deduplication', '{slot,expires_at}'),
                  ('inbox', '{slot,expires_at}'),
                  ('scheduled', '{id,topic,due_at,priority,created_at,schedule,attempts}'),
-                 ('schedule', '{id,name,cron,every,timezone,topic,priority,missed,revision,created_at,paused_at}'),
+                 ('schedule', '{id,name,cron,every,timezone,topic,priority,ttl,missed,revision,created_at,paused_at}'),
                  ('tick', '{schedule_id,next_at,last_at}')) AS t (name, columns)
     UNION ALL
     SELECT 'outbox_admin', 'TABLE', c.oid::regclass::text,

@@ -1,6 +1,6 @@
--- Appends one message to a topic in the caller's transaction, at any isolation level; one INSERT. Returns where it lies:
--- its stable id is 'partition_id-offset'. The order of the statements matters: xid, then offset, then row.
--- priority: 0 to 9, the higher first. ttl: how long it may wait for its delivery. body: raw bytes instead of a JSON payload. idempotency_key: stores nothing, and
+-- Appends one message to a topic in the caller's transaction, at any isolation level; one INSERT. Returns where it lies: its stable
+-- id is 'partition_id-offset'. The order of the statements matters: xid, then offset, then row. priority: 0 to 9, the higher first.
+-- ttl: how long it may wait for its delivery. body: raw bytes instead of a JSON payload. idempotency_key: stores nothing, and
 -- returns the earlier message, if one was published to the topic with it within the topic's deduplication_window.
 CREATE FUNCTION outbox.publish(
     topic text, payload json, key text DEFAULT NULL, headers jsonb DEFAULT NULL, priority int DEFAULT 0,

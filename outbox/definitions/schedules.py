@@ -16,17 +16,23 @@ from outbox.schedules import MessageOptions
 
 SECTION = "schedules"
 
+#: What a role that monitors may not see; nor is it compared then.
+_CONTENT = ("payload", "key", "headers")
+_MAY_SEE = "SELECT has_column_privilege('outbox.schedule', 'payload', 'SELECT')"
+
+_FIELDS = "name, cron, every, timezone, topic, priority, extract(epoch FROM ttl)::float8, missed"
 # a body of bytes can't be written in a file: such a schedule is nobody's here
-_READ = """
-SELECT name, cron, every, timezone, topic, payload::text, key, coalesce(headers, '{}')::text, priority,
-       extract(epoch FROM ttl)::float8, missed
+_READ = f"""
+SELECT {_FIELDS}, payload::text, key, coalesce(headers, '{{}}')::text
 FROM outbox.schedule WHERE body IS NULL ORDER BY name
 """
+_READ_WITHOUT_CONTENT = f"SELECT {_FIELDS}, 'null', NULL, '{{}}' FROM outbox.schedule ORDER BY name"
 
 
 def read() -> Operation[dict[str, Schedule]]:
-    """All schedules of JSON messages, by name."""
-    rows = yield Statement(_READ)
+    """All schedules of JSON messages, by name; without what the role may not see."""
+    rows = yield Statement(_MAY_SEE)
+    rows = yield Statement(_READ if rows[0][0] else _READ_WITHOUT_CONTENT)
     return {
         name: Schedule(
             cron=cron,
@@ -40,23 +46,26 @@ def read() -> Operation[dict[str, Schedule]]:
             ttl=None if ttl is None else timedelta(seconds=ttl),
             missed=missed,
         )
-        for name, cron, every, timezone, topic, payload, key, headers, priority, ttl, missed in rows
+        for name, cron, every, timezone, topic, priority, ttl, missed, payload, key, headers in rows
     }
 
 
 def changes(wanted: dict[str, Schedule], prune: bool = False, force: bool = False) -> Operation[list[Change]]:
     """What differs; schedules that are not defined go if pruned."""
+    rows = yield Statement(_MAY_SEE)
+    unseen = () if rows[0][0] else _CONTENT
     found = yield from read()
-    differing = [diff(name, schedule, found.get(name)) for name, schedule in sorted(wanted.items())]
+    differing = [diff(name, schedule, found.get(name), unseen) for name, schedule in sorted(wanted.items())]
     action: Any = "remove" if prune else "keep"
     others = [Change(section=SECTION, name=name, action=action) for name in sorted(set(found) - set(wanted))]
     return [change for change in differing if change] + others
 
 
-def diff(name: str, wanted: Schedule, found: Schedule | None) -> Change | None:
-    """How one schedule becomes what is defined; None if it is."""
+def diff(name: str, wanted: Schedule, found: Schedule | None, unseen: tuple[str, ...] = ()) -> Change | None:
+    """How one schedule becomes what is defined; None if it is, but for fields that can't be seen."""
     before = found or Schedule()
-    differing = [field for field in wanted.__struct_fields__ if getattr(wanted, field) != getattr(before, field)]
+    seen = (field for field in wanted.__struct_fields__ if found is None or field not in unseen)
+    differing = [field for field in seen if getattr(wanted, field) != getattr(before, field)]
     if found is None:
         lines = tuple(f"{field}: {_text(getattr(wanted, field))}" for field in differing)
         return Change(section=SECTION, name=name, action="create", lines=lines, order=wanted)

@@ -98,6 +98,7 @@ def test_status_shows_topics_subscriptions_and_workers(one_database: Database) -
         "retrying": 1,
         "dead": 0,
         "workers": 1,
+        "paused": False,
     }
     assert found["workers"][0]["name"] == "host:1"
     assert found["workers"][0]["alive"] is True

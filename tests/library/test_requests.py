@@ -274,13 +274,26 @@ def test_without_a_reply_the_request_times_out_and_is_there_all_the_same(shop: D
     assert count(shop, "square") == 1
 
 
-def test_a_late_reply_harms_nobody(shop: Database, tmp_path: Path) -> None:
+def test_a_request_that_nobody_took_in_time_is_not_handled_any_more(shop: Database, tmp_path: Path) -> None:
     with shop.connect() as db:
-        with pytest.raises(RequestTimedOut) as late:
+        with pytest.raises(RequestTimedOut):
             Outbox().request(db, "square", 5, timeout=timedelta(milliseconds=20))
         with worker(shop.url, tmp_path, SQUARES):
             assert Outbox().request(db, "square", 6, timeout=SECONDS).payload == 36
             wait_for_rest(shop)
+    assert seen(shop) == ["6"]
+
+
+def test_a_late_reply_harms_nobody(shop: Database, tmp_path: Path) -> None:
+    slow = SQUARES.replace(
+        "    connection.execute", "    while not os.path.exists('go-on'): time.sleep(0.01)\n    connection.execute"
+    )
+    with shop.connect() as db, worker(shop.url, tmp_path, slow):
+        with pytest.raises(RequestTimedOut) as late:
+            Outbox().request(db, "square", 5, timeout=timedelta(seconds=2))
+        (tmp_path / "go-on").touch()
+        assert Outbox().request(db, "square", 6, timeout=SECONDS).payload == 36
+        wait_for_rest(shop)
         reply = db.execute(
             "SELECT payload FROM outbox.reply_to('replies.square', %s)", (late.value.correlation_id,)
         ).fetchone()
