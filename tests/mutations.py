@@ -33,6 +33,7 @@ DEFINE = "engine/test_define.py::test_"
 KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::test_", "engine/test_rotate.py::test_"
 REPLY = "engine/test_reply_to.py::test_"
 DEAD = "engine/test_dead_letters.py::test_"
+ROUTING, FLOW = "engine/test_routing.py::test_", "engine/test_flow.py::test_"
 
 MUTATIONS = [
     Mutation(
@@ -281,6 +282,76 @@ MUTATIONS = [
         """    PERFORM outbox.lock_subscriptions(ARRAY(SELECT s.name FROM outbox.subscription s));
     -- 1. The turns""",
         DEFINE + "a_definition_that_removes_waits_for_pulls_before_publishers_could_wait_for_it",
+    ),
+    Mutation(
+        "a pull that passed over all that it read has taken all there was",
+        "take.sql",
+        " OR was_read = max_read OR ",
+        " OR ",
+        ROUTING + "more_late_messages_than_a_pull_reads_are_all_judged",
+    ),
+    Mutation(
+        "what is passed over counts as handed out",
+        "take.sql",
+        "CASE WHEN f.fate IS DISTINCT FROM 'pass over'\n",
+        "CASE WHEN true\n",
+        ROUTING + "a_pull_of_one_finds_the_one_that_fits_among_many",
+    ),
+    Mutation(
+        "an alternate takes what others take",
+        "fits.sql",
+        "AND NOT outbox.fits_any(conditions -> 'others', headers, payload)",
+        "",
+        ROUTING + "an_alternate_gets_what_nobody_else_takes",
+    ),
+    Mutation(
+        "a rate is spent without its turn",
+        "pull_batches.sql",
+        "IF NOT pg_try_advisory_xact_lock(outbox.turn_lock(reader.id, 0)) THEN",
+        "IF false THEN",
+        FLOW + "no_message_is_handed_out_beyond_the_rate_while_another_pull_is_under_way",
+    ),
+    Mutation(
+        "redeliveries are free of the rate",
+        "pull_batches.sql",
+        "given := given + cardinality(piece.offsets);",
+        "given := given + CASE WHEN piece.redelivered THEN 0 ELSE cardinality(piece.offsets) END;",
+        FLOW + "redeliveries_count_for_the_rate",
+    ),
+    Mutation(
+        "a dead owner keeps an exclusive subscription",
+        "owns.sql",
+        " AND w.alive_until > clock_timestamp()",
+        "",
+        FLOW + "the_owner_that_died_is_followed_by_another",
+    ),
+    Mutation(
+        "who cancels does not wait for a pull that is under way",
+        "untaken.sql",
+        "PERFORM outbox.take_turns(array_agg(c.subscription_id), array_agg(c.partition_id))",
+        "PERFORM count(*)",
+        FLOW + "who_cancels_waits_for_the_pull_that_is_under_way",
+    ),
+    Mutation(
+        "a purge forgets the transactions that are open",
+        "purge.sql",
+        "SELECT outbox.open_xids(pg_current_snapshot()) AS xids",
+        "SELECT '{}'::xid8[] AS xids",
+        FLOW + "purge_drops_what_waits_and_nothing_else",
+    ),
+    Mutation(
+        "a full backlog rejects nothing in bulk",
+        "publish_many.sql",
+        "IF route.guards IS NOT NULL THEN",
+        "IF false THEN",
+        FLOW + "a_full_backlog_can_reject_a_publish",
+    ),
+    Mutation(
+        "a redelivery that is too old comes all the same",
+        "take_due.sql",
+        "WHERE r.expires_at <= now OR r.published_at <= now - reader.ttl) THEN",
+        "WHERE false) THEN",
+        FLOW + "a_redelivery_that_is_too_old_is_not_delivered_and_makes_room",
     ),
 ]
 
