@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from itertools import islice
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
-from outbox import connection as connections
 from outbox import operations, schedules, subscription
-from outbox import scheduled as to_come
 from outbox.binding import Binding
-from outbox.errors import InvalidDeclaration, InvalidMessage
-from outbox.model import MessageId, NewMessage
-from outbox.operations import Operation
-from outbox.payload import Encoded, Limits, check_topic, encode
+from outbox.connection import AsyncTransaction
+from outbox.errors import InvalidDeclaration
+from outbox.payload import Limits
+from outbox.publisher import checked
 from outbox.requests import Requests
 from outbox.retries import Retries
-from outbox.scheduled import Later
 from outbox.schedules import MessageOptions, Schedule
 from outbox.settings import Settings
 from outbox.subscription import Guarantee, OnFailure, Subscription
@@ -28,12 +24,9 @@ from outbox.ticks import Missed
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Callable[..., Any])
-AsyncTransaction = connections.AsyncTransaction
 
 #: How long a call of a handler may take if its subscription does not say.
 TIME_LIMIT = timedelta(minutes=10)
-#: Messages that one bulk statement carries.
-_CHUNK = 5_000
 
 
 class Outbox(Requests):
@@ -54,154 +47,11 @@ class Outbox(Requests):
         session_factory: Callable[[], orm.Session] | None = None,
         async_session_factory: Callable[[], sqlalchemy_async.AsyncSession] | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        super().__init__(limits or Limits())
         self.session_factory = session_factory
         self.async_session_factory = async_session_factory
         self.subscriptions: dict[str, Subscription] = {}
         self.schedules: dict[str, Schedule] = {}
-        self._schema_checked = False
-
-    @overload
-    def publish(
-        self,
-        connection: AsyncTransaction,
-        topic: str,
-        payload: Any,
-        *,
-        key: str | None = None,
-        headers: dict[str, str] | None = None,
-        priority: int = 0,
-        content_type: str | None = None,
-        idempotency_key: str | None = None,
-        ttl: timedelta | None = None,
-    ) -> Awaitable[MessageId]: ...
-
-    @overload
-    def publish(
-        self,
-        connection: Any,
-        topic: str,
-        payload: Any,
-        *,
-        key: str | None = None,
-        headers: dict[str, str] | None = None,
-        priority: int = 0,
-        content_type: str | None = None,
-        idempotency_key: str | None = None,
-        ttl: timedelta | None = None,
-    ) -> MessageId: ...
-
-    def publish(
-        self,
-        connection: Any,
-        topic: str,
-        payload: Any,
-        *,
-        key: str | None = None,
-        headers: dict[str, str] | None = None,
-        priority: int = 0,
-        content_type: str | None = None,
-        idempotency_key: str | None = None,
-        ttl: timedelta | None = None,
-    ) -> MessageId | Awaitable[MessageId]:
-        """Append a message to a topic, in the caller's transaction; await it if the connection is async.
-
-        Delivered if and when the transaction commits, never if it rolls back; does not commit. A topic that does
-        not exist is declared, with one partition.
-
-        Args:
-            connection: psycopg or SQLAlchemy connection or session, sync or async; or a DB-API connection (Django's).
-            payload: any JSON value, pydantic model, dataclass or msgspec Struct; bytes are stored as they are.
-            key: messages with the same key are delivered in the order in which their transactions serialised on it.
-            headers: names and values are text.
-            priority: 0 to 9, the higher is delivered first; capped at the topic's highest.
-            content_type: of a payload of bytes; "application/octet-stream" by default.
-            idempotency_key: names what is published: if a message was published to the topic with it before, within
-                the topic's deduplication window, nothing is stored. Waits for a transaction that is just doing so.
-            ttl: how long it may wait for its delivery; then the subscription drops it, or makes it a dead letter.
-
-        Returns:
-            The message's id; that of the earlier message if there was one.
-
-        Raises:
-            InvalidMessage: it breaks a limit or can't be encoded; nothing was sent.
-            TopicNotDeclared: the topic does not exist and `outbox.declare_topics` is off.
-            BacklogFull: too many messages wait for a subscription that rejects more.
-            SchemaOutdated: run `outbox migrate`.
-        """
-        message = encode(payload, self.limits, key, headers, content_type, idempotency_key, ttl)
-        return self._run(operations.publish(_checked(topic), message, priority), connection)
-
-    @overload
-    def publish_many(
-        self, connection: AsyncTransaction, topic: str, messages: Iterable[Any], *, priority: int = 0
-    ) -> Awaitable[int]: ...
-
-    @overload
-    def publish_many(self, connection: Any, topic: str, messages: Iterable[Any], *, priority: int = 0) -> int: ...
-
-    def publish_many(
-        self, connection: Any, topic: str, messages: Iterable[Any], *, priority: int = 0
-    ) -> int | Awaitable[int]:
-        """Append many messages to a topic, in order, in the caller's transaction; many times faster than one by one.
-
-        Args:
-            messages: payloads, or `NewMessage`s with key, headers and idempotency key.
-
-        Returns:
-            How many were stored: all, but for those with an idempotency key that is known.
-
-        Raises:
-            InvalidMessage: one of them breaks a limit or can't be encoded; roll back, since others may have been sent.
-        """
-        if isinstance(messages, str | bytes | dict):
-            raise InvalidMessage(f"publish_many takes many messages, not one {type(messages).__name__}")
-        encoded = map(self._encode, messages)
-        return self._run(_publish_in_chunks(_checked(topic), encoded, priority), connection)
-
-    @overload
-    def publish_later(
-        self, connection: AsyncTransaction, topic: str, payload: Any, **options: Unpack[Later]
-    ) -> Awaitable[int]: ...
-
-    @overload
-    def publish_later(self, connection: Any, topic: str, payload: Any, **options: Unpack[Later]) -> int: ...
-
-    def publish_later(
-        self, connection: Any, topic: str, payload: Any, **options: Unpack[Later]
-    ) -> int | Awaitable[int]:
-        """Store a message that workers publish at a time, in the caller's transaction; does not commit.
-
-        Published once, about when it is due or as soon as a worker runs, if the transaction commits. What `publish`
-        refuses is refused now.
-
-        Args:
-            options: `delay`, or `at`; and as `publish` takes them, see `outbox.scheduled.Later`.
-
-        Returns:
-            The id by which `cancel_scheduled` finds it, until it is published; the message gets another.
-
-        Raises:
-            InvalidMessage: it breaks a limit; or the delay is negative, or the time has no zone.
-        """
-        delay, at = options.get("delay"), options.get("at")
-        to_come.check_time(delay, at)
-        message = encode(
-            payload, self.limits, options.get("key"), options.get("headers"), options.get("content_type"),
-            options.get("idempotency_key"), options.get("ttl"),
-        )  # fmt: skip
-        priority = options.get("priority", 0)
-        return self._run(to_come.publish_later(_checked(topic), message, priority, delay, at), connection)
-
-    @overload
-    def cancel_scheduled(self, connection: AsyncTransaction, id: int) -> Awaitable[bool]: ...
-
-    @overload
-    def cancel_scheduled(self, connection: Any, id: int) -> bool: ...
-
-    def cancel_scheduled(self, connection: Any, id: int) -> bool | Awaitable[bool]:
-        """Call off a message of `publish_later`, in the caller's transaction; False: it was published already."""
-        return self._run(to_come.cancel(id), connection)
 
     def schedule(
         self,
@@ -277,7 +127,7 @@ class Outbox(Requests):
         if not isinstance(deduplication_window, timedelta | None):
             raise InvalidDeclaration(f"deduplication_window is {deduplication_window!r}, it must be a timedelta")
         return self._run(
-            operations.declare_topic(_checked(name), partitions, max_priority, deduplication_window), connection
+            operations.declare_topic(checked(name), partitions, max_priority, deduplication_window), connection
         )
 
     def subscribe(
@@ -371,42 +221,3 @@ class Outbox(Requests):
             SubscriptionNotFound: there is no such subscription.
         """
         return self._run(operations.resume(subscription), connection)
-
-    def _encode(self, message: Any) -> Encoded:
-        """A payload, or a NewMessage."""
-        if not isinstance(message, NewMessage):
-            return encode(message, self.limits)
-        return encode(
-            message.payload,
-            self.limits,
-            message.key,
-            message.headers,
-            idempotency_key=message.idempotency_key,
-            ttl=message.ttl,
-        )
-
-    def _run(self, operation: Operation[T], connection: Any) -> T | Awaitable[T]:
-        """Run it on the caller's connection: the result, or an awaitable of it."""
-        operation = self._on_checked_schema(operation)
-        if connections.is_async(connection):
-            return connections.run_async(operation, connection)
-        return connections.run(operation, connection)
-
-    def _on_checked_schema(self, operation: Operation[T]) -> Operation[T]:
-        """The operation, after a look at the schema's version the first time."""
-        if not self._schema_checked:
-            yield from operations.check_schema()
-            self._schema_checked = True
-        return (yield from operation)
-
-
-def _checked(topic: str) -> str:
-    check_topic(topic)
-    return topic
-
-
-def _publish_in_chunks(topic: str, messages: Iterator[Encoded], priority: int) -> Operation[int]:
-    published = 0
-    while chunk := list(islice(messages, _CHUNK)):
-        published += yield from operations.publish_many(topic, chunk, priority)
-    return published

@@ -36,10 +36,8 @@ from outbox.watchdog import Watchdog
 
 #: Messages, and bytes of payloads, in one pull at most: more at a time costs Postgres more a message, not less.
 _MOST, _MOST_BYTES = 2_000, 1024 * 1024
-#: Seconds until the next pull, where more is there than could be handed out; and while the worker registers anew.
-_SHORTLY, _REGISTERING = 0.001, 0.1
-#: Seconds until the next pull at most, where there is more that may not be handed out yet: the rule may be changed.
-_LONG = 1.0
+#: Seconds until the next pull, where there is more: at least, and at most; and while the worker registers anew.
+_SHORTLY, _LONG, _REGISTERING = 0.001, 1.0, 0.1
 #: Seconds between settlements of the finished parts of a lease.
 _PARTS = 0.5
 #: Seconds between looks at all redeliveries that are due, and not only at those of the last moments.

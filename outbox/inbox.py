@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from outbox import connection as connections
 from outbox import operations
-from outbox.client import AsyncTransaction
+from outbox.connection import AsyncTransaction
 from outbox.errors import InvalidDeclaration, SchemaOutdated
 from outbox.operations import Operation
 

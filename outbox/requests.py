@@ -27,7 +27,8 @@ from outbox.connection import AsyncTransaction
 from outbox.errors import InvalidDeclaration, InvalidMessage, NotOwnTransaction, RequestFailed, RequestTimedOut
 from outbox.model import Batch, Message, MessageId
 from outbox.operations import Operation
-from outbox.payload import Encoded, Limits, check_topic, encode
+from outbox.payload import Encoded, check_topic, encode
+from outbox.publisher import Publisher
 
 T = TypeVar("T")
 
@@ -41,10 +42,8 @@ Steps = Generator[Operation[Any] | float, Any, T]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 
 
-class Requests:
-    """What an `Outbox` has for requests and replies."""
-
-    limits: Limits
+class Requests(Publisher):
+    """A publisher that asks, and answers."""
 
     @overload
     def request(
@@ -149,7 +148,7 @@ class Requests:
         Raises:
             InvalidMessage, TopicNotDeclared: as `publish`.
         """
-        return self._run(self._answer(message, payload, headers), connection)  # type: ignore[no-any-return]
+        return self._run(self._answer(message, payload, headers), connection)
 
     @overload
     def reply_error(
@@ -171,7 +170,7 @@ class Requests:
             payload: details for programs, in the reply of the `RequestFailed`.
         """
         headers = {ERROR: _cut(text, self.limits.header_value)}
-        return self._run(self._answer(message, payload, headers), connection)  # type: ignore[no-any-return]
+        return self._run(self._answer(message, payload, headers), connection)
 
     def _answer(self, message: Message, payload: Any, headers: dict[str, str] | None) -> Operation[MessageId | None]:
         """Publish the reply, if one is asked for."""
@@ -181,12 +180,6 @@ class Requests:
         check_topic(topic)
         reply = encode(payload, self.limits, id, _with(headers, {CORRELATION_ID: id}), idempotency_key=id)
         return _published(topic, reply)
-
-    def _run(self, operation: Operation[T], connection: Any) -> Any:
-        raise NotImplementedError
-
-    def _on_checked_schema(self, operation: Operation[T]) -> Operation[T]:
-        raise NotImplementedError
 
 
 def _ask(published: Operation[MessageId], topic: str, reply_topic: str, id: str, timeout: timedelta) -> Steps[Message]:
