@@ -31,6 +31,8 @@ class Binding:
     alternate: bool = False
 
     def __post_init__(self) -> None:
+        if self.headers == {}:
+            object.__setattr__(self, "headers", None)
         if not isinstance(self.pattern, str):
             raise InvalidDeclaration(f"a topic is {self.pattern!r}, it must be a str")
         if not _PATTERN.fullmatch(self.pattern):
@@ -46,6 +48,12 @@ class Binding:
     def is_plain(self) -> bool:
         """Does it take all messages of its topics?"""
         return not (self.headers or self.filter or self.alternate)
+
+    def __str__(self) -> str:
+        conditions = [f"headers {self.match} of {self.headers}"] if self.headers else []
+        conditions += [f"filter {self.filter}"] if self.filter else []
+        conditions += ["alternate"] if self.alternate else []
+        return self.pattern + (f" ({', '.join(conditions)})" if conditions else "")
 
 
 def _are_headers(headers: object) -> bool:

@@ -66,7 +66,8 @@ class Consumer:
         self.stuck = asyncio.Event()
         self._database, self._line, self._transactions = database, database.line(), transactions
         self._leased = subscription.guarantee != "at-most-once"
-        self._pace = Pace(subscription.concurrency, subscription.prefetch, subscription.batch)
+        whole_leases = subscription.guarantee == "exactly-once"
+        self._pace = Pace(subscription.concurrency, subscription.prefetch, subscription.batch, whole_leases)
         self._ledger = Ledger()
         self._waiting: deque[Message] = deque()
         self._under_way: set[Chunk] = set()
@@ -114,14 +115,14 @@ class Consumer:
                 await self._room.wait()
                 continue
             limit = min(self._pace.in_hand - self._in_hand, _MOST)
-            batches, again_in = await self._pull(limit)
+            pulled = await self._pull(limit)
             if self._stopping.is_set() and self._leased:
                 return  # they go back with all that the worker holds
-            self._accept(batches)
-            if again_in is not None:
-                await self._wait_until_stopped(again_in)
-            elif not _may_have_more(batches, limit):
-                await self._rest.wait(bool(batches), self._cost)
+            self._accept(pulled.batches)
+            if pulled.again_in is not None:
+                await self._wait_until_stopped(pulled.again_in)
+            elif not pulled.was_limited(limit, _MOST_BYTES):
+                await self._rest.wait(bool(pulled.batches), self._cost)
 
     async def _wait_until_stopped(self, seconds: float) -> None:
         """There is more, that may be pulled then: until then no ring matters."""
@@ -219,7 +220,8 @@ class Consumer:
             await self._database.wait_until_back(error)
             return Pulled([], None)
         self._cost = time.monotonic() - asked
-        if overdue and not any(batch[0].redelivered for batch in pulled.batches):
+        looked = bool(pulled.batches) or pulled.again_in is None  # it may have had no turn, or been allowed nothing
+        if overdue and looked and not any(batch[0].redelivered for batch in pulled.batches):
             self._last_overdue = time.monotonic()
         return pulled if worker == self.worker or not self._leased else Pulled([], None)
 
@@ -270,6 +272,7 @@ class Consumer:
         if chunk.outcomes:
             self._pace.note(chunk.outcomes, chunk.seconds)
         self._close(chunk)
+        self._give_back_surplus()
         self._dispatch()
         if self._ledger.has_finished:
             self._settleable.set()
@@ -277,6 +280,13 @@ class Consumer:
             self._room.set()
         if self._running == 0:
             self._still.set()
+
+    def _give_back_surplus(self) -> None:
+        """The handler became slow: what was pulled when it was fast goes to whoever has time for it."""
+        if not self._leased or self.subscription.on_failure:
+            return  # nobody would get it; or its order would be lost
+        for message in self._pace.surplus(self._waiting):
+            self._fail(message, Deferred())
 
     def _give_up(self, chunk: Chunk, call: Call) -> None:
         """A handler goes on beyond its limit: settle what else there is, as far as it can be known."""
@@ -392,9 +402,3 @@ class Consumer:
         if self.subscription.on_failure or not self._redelivered.isdisjoint(leases):
             self._redelivered.difference_update(leases)
             self.rung.set()
-
-
-def _may_have_more(batches: list[list[Message]], limit: int) -> bool:
-    """Did a limit end the pull? Then there may be more behind it."""
-    taken, size = sum(map(len, batches)), sum(messages[0].batch.bytes for messages in batches)
-    return taken >= limit or size >= _MOST_BYTES or any(messages[0].redelivered for messages in batches)

@@ -53,6 +53,11 @@ class Pulled(NamedTuple):
     #: Seconds until there may be more, though nobody will ring; None: there was no more.
     again_in: float | None
 
+    def was_limited(self, limit: int, max_bytes: int) -> bool:
+        """Did a limit end the pull? Then there may be more behind it."""
+        taken, size = sum(map(len, self.batches)), sum(messages[0].batch.bytes for messages in self.batches)
+        return taken >= limit or size >= max_bytes or any(messages[0].redelivered for messages in self.batches)
+
 
 def ranges(offsets: Iterable[int]) -> str:
     """Offsets as an int8multirange's text."""
@@ -251,8 +256,14 @@ def pull(
         (subscription, worker, limit, lease_size, overdue, leased, max_bytes),
         raw=True,
     )
-    again_in = rows.pop()[-1] if rows and rows[-1][-1] is not None else None
-    return Pulled([_messages(*row) for row in rows], again_in)
+    again_in = None
+    batches = []
+    for row in rows:
+        if row[-1] is None:
+            batches.append(_messages(*row))
+        else:
+            again_in = row[-1]  # the last one knows best
+    return Pulled(batches, again_in)
 
 
 def _messages(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+from outbox.model import Message
+
 #: Seconds of work to have in hand, so that handlers never wait for a pull.
 _AHEAD = 0.25
 #: Seconds of work to hand to a runner at a time, so that a fast handler pays no hop for each message.
 _CHUNK = 0.005
 _MOST = 4_000
+#: So many times what should be in hand is too much, after a handler has become slow.
+_FAR = 4
 #: Bytes of payloads to have in hand at most, as far as handlers need no more to be busy.
 _MOST_BYTES = 8 * 1024 * 1024
 
@@ -18,12 +24,13 @@ class Pace:
         concurrency: handlers at once.
         prefetch: messages in hand at most; None: by the handlers' speed.
         batch: messages that a handler takes at once.
+        whole_leases: do handlers settle leases themselves, whole?
     """
 
-    def __init__(self, concurrency: int, prefetch: int | None, batch: int = 1) -> None:
+    def __init__(self, concurrency: int, prefetch: int | None, batch: int = 1, whole_leases: bool = False) -> None:
         self._concurrency = concurrency
         self._least = 2 * concurrency * batch
-        self._prefetch = prefetch
+        self._prefetch, self._whole_leases = prefetch, whole_leases
         self._seconds: float | None = None
         self._bytes = 1.0
 
@@ -35,6 +42,17 @@ class Pace:
         """Take into account that a runner handled so many messages in so much time."""
         each = seconds / messages
         self._seconds = each if self._seconds is None else 0.8 * self._seconds + 0.2 * each
+
+    def surplus(self, waiting: deque[Message]) -> list[Message]:
+        """Take from the right what is far more than there should be in hand: whole leases, if handlers settle them."""
+        if len(waiting) <= max(_FAR * self.in_hand, self._prefetch or 0):
+            return []
+        taken: list[Message] = []
+        while len(waiting) > self.in_hand:
+            taken.append(waiting.pop())
+        while self._whole_leases and waiting and waiting[-1].lease_id == taken[-1].lease_id:
+            taken.append(waiting.pop())
+        return taken
 
     @property
     def in_hand(self) -> int:

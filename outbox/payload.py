@@ -119,9 +119,14 @@ def decode(raw: bytes, kind: type[T]) -> T:
     return msgspec.json.decode(raw, type=kind)
 
 
+def is_topic(name: str) -> bool:
+    """Is it words of letters, digits, `_` and `-` between dots, 255 bytes at most?"""
+    return isinstance(name, str) and bool(_TOPIC.fullmatch(name)) and len(name) <= 255
+
+
 def check_topic(name: str) -> None:
     """Raise InvalidMessage unless it is words of letters, digits, `_` and `-` between dots, 255 bytes at most."""
-    if not isinstance(name, str) or not _TOPIC.fullmatch(name) or len(name) > 255:
+    if not is_topic(name):
         raise InvalidMessage(
             f"{name!r} is not a topic name: words of letters, digits, _ and - between dots, 255 characters at most"
         )

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
 from outbox.errors import InvalidDeclaration
+from outbox.payload import is_topic
 
 
 class Settings(TypedDict, total=False):
@@ -51,8 +52,11 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+_CHOICES = {"expired": ("drop", "dead-letter"), "overflow": ("drop-oldest", "reject-publish")}
+
+
 def check(subscription: str, settings: Settings) -> None:
-    """Raise InvalidDeclaration for a setting that there is not, or of the wrong type; the database checks the rest."""
+    """Raise InvalidDeclaration for a setting that there is not, or of a wrong type or value."""
     for name, value in settings.items():
         if name not in KINDS:
             raise InvalidDeclaration(f"subscription {subscription!r}: there is no setting {name!r}")
@@ -60,6 +64,20 @@ def check(subscription: str, settings: Settings) -> None:
         if value is not None and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
             wanted = "number" if isinstance(kind, tuple) else kind.__name__
             raise InvalidDeclaration(f"subscription {subscription!r}: {name} is {value!r}, it must be a {wanted}")
+        if value is not None and (problem := _problem(name, value)):
+            raise InvalidDeclaration(f"subscription {subscription!r}: {name} is {value!r}, {problem}")
+
+
+def _problem(name: str, value: Any) -> str | None:
+    if name in _CHOICES:
+        return None if value in _CHOICES[name] else f"it must be one of {', '.join(_CHOICES[name])}"
+    if name == "dead_letter_topic":
+        return None if is_topic(value) else "which is not a topic's name"
+    if isinstance(value, bool):
+        return None
+    least = type(value)(0)
+    fits = value >= least if name == "ageing" else value > least
+    return None if fits else "it must be more than nothing"
 
 
 def plain(settings: Settings) -> dict[str, Any]:

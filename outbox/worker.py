@@ -188,8 +188,13 @@ class Worker:
         for binding in subscription.bindings:
             await self._database.persist(partial(operations.bind, name, binding, subscription.start))
         bound = await self._database.persist(lambda: operations.bindings_of(name))
-        if more := sorted({binding.pattern for binding in bound if binding not in subscription.bindings}):
-            log(logging.WARNING, "bound to more than its handler declares", subscription=name, patterns=",".join(more))
+        if more := [str(binding) for binding in bound if binding not in subscription.bindings]:
+            log(
+                logging.WARNING,
+                "bound to more than its handler declares: `outbox subscriptions unbind` ends it",
+                subscription=name,
+                bindings="; ".join(more),
+            )
 
     async def _beat(self) -> None:
         """Heartbeat, hand on what dead workers held, and adopt partitions that nobody told us of."""

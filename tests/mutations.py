@@ -349,7 +349,7 @@ MUTATIONS = [
     Mutation(
         "a redelivery that is too old comes all the same",
         "take_due.sql",
-        "WHERE r.expires_at <= now OR r.published_at <= now - reader.ttl) THEN",
+        "WHERE outbox.is_expired(r.expires_at, r.published_at, reader.ttl, now)) THEN",
         "WHERE false) THEN",
         FLOW + "a_redelivery_that_is_too_old_is_not_delivered_and_makes_room",
     ),

@@ -1,6 +1,7 @@
 -- Cancels a message: who has not been handed it yet will not be, and where it waits for another try it does so no more. Returns the
 -- subscriptions that it was kept from; those that had it in hand, or were done with it, are not among them. A publish that commits
--- late can be cancelled once it has committed. Waits for pulls of its partition that are under way.
+-- late can be cancelled once it has committed. In a READ COMMITTED transaction; waits for pulls of its
+-- partition that are under way.
 CREATE FUNCTION outbox.cancel(partition_id int, "offset" bigint) RETURNS text[]
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -8,9 +9,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    kept_from int[] := ARRAY(SELECT outbox.untaken(partition_id, "offset"));
+    kept_from int[];
     waited record;
 BEGIN
+    PERFORM outbox.require_read_committed('cancel');
+    kept_from := ARRAY(SELECT outbox.untaken(cancel.partition_id, cancel."offset"));
     IF kept_from <> '{}' THEN
         UPDATE outbox.message m SET expires_at = '-infinity'
         WHERE m.partition_id = cancel.partition_id AND m."offset" = cancel."offset";

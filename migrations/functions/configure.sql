@@ -12,10 +12,13 @@ DECLARE
         "exclusive": false, "fair": false, "ageing": "1 minute", "dead_letter_topic": null, "dead_letter_ttl": null}';
     strange text;
 BEGIN
-    SELECT * INTO known FROM outbox.subscription s WHERE s.name = configure.subscription;
+    SELECT * INTO known FROM outbox.subscription s WHERE s.name = configure.subscription FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'subscription "%" does not exist', configure.subscription
             USING ERRCODE = 'OB004', HINT = 'Create it with outbox.subscribe().';
+    END IF;
+    IF jsonb_typeof(settings) <> 'object' THEN
+        RAISE EXCEPTION 'settings are names and values, not %', settings USING ERRCODE = 'OB007', HINT = '{"rate": 10}';
     END IF;
     SELECT string_agg(name, ', ') INTO strange FROM jsonb_object_keys(settings) AS name WHERE NOT defaults ? name;
     IF strange IS NOT NULL THEN
@@ -32,6 +35,10 @@ BEGIN
       = ROW (wanted.ttl, wanted.expired, wanted.rate, wanted.burst, wanted.max_backlog, wanted.overflow, wanted.exclusive,
              wanted.fair, wanted.ageing, wanted.dead_letter_topic, wanted.dead_letter_ttl)
     WHERE s.id = known.id;
+    IF wanted.dead_letter_topic IS NOT NULL AND NOT EXISTS (
+        SELECT FROM outbox.topic t WHERE t.name = wanted.dead_letter_topic) THEN  -- and not when the first letter is settled
+        PERFORM outbox.declare_topic(wanted.dead_letter_topic);
+    END IF;
     PERFORM outbox.note_bindings();
     RETURN true;
 EXCEPTION

@@ -14,6 +14,12 @@ DECLARE
     declared outbox.topic;
     new_id int;
 BEGIN
+    IF (declare_topic.partitions BETWEEN 1 AND 1024 AND declare_topic.max_priority BETWEEN 0 AND 9
+        AND coalesce(declare_topic.deduplication_window, '7 days') BETWEEN interval '1 second' AND interval '28 days') IS NOT TRUE THEN
+        RAISE EXCEPTION 'topic "%" can''t have % partitions, max_priority % and deduplication_window %',
+            declare_topic.name, declare_topic.partitions, declare_topic.max_priority, declare_topic.deduplication_window
+            USING ERRCODE = 'OB007', HINT = 'Partitions are 1 to 1024, max_priority 0 to 9, the window 1 second to 28 days.';
+    END IF;
     INSERT INTO outbox.topic (name, partitions, max_priority, retention, deduplication_window)
     VALUES (declare_topic.name, declare_topic.partitions, declare_topic.max_priority, declare_topic.retention,
             coalesce(declare_topic.deduplication_window, interval '7 days'))
@@ -37,10 +43,10 @@ BEGIN
             PERFORM outbox.create_partition(new_id, number, priority);
         END LOOP;
     END LOOP;
-    PERFORM outbox.adopt(s.id) FROM outbox.subscription s
+    PERFORM outbox.adopt(s.id, false) FROM outbox.subscription s
     WHERE EXISTS (SELECT FROM outbox.binding b
                   WHERE b.subscription_id = s.id AND outbox.topic_matches(declare_topic.name, b.pattern));
-    PERFORM outbox.note_bindings();
+    UPDATE outbox.topic t SET guards = outbox.guards_of(t.name) WHERE t.id = new_id AND outbox.guards_of(t.name) IS NOT NULL;
     IF current_setting('outbox.notify', true) IS DISTINCT FROM 'off' THEN
         PERFORM pg_notify('outbox', new_id::text);
     END IF;

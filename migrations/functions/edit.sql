@@ -1,6 +1,7 @@
 -- Gives a message another payload, and other headers unless they are NULL: for those who have not been handed it yet, and where it
 -- waits for another try. Returns the subscriptions that will get the new one; those that had it in hand, or were done with it, are
--- not among them. Its key, topic and place stay. Waits for pulls of its partition that are under way.
+-- not among them. Its key, topic and place stay; a try of theirs that fails is repeated with the new payload. In a READ COMMITTED
+-- transaction; waits for pulls of its partition that are under way.
 CREATE FUNCTION outbox.edit(partition_id int, "offset" bigint, payload json, headers jsonb DEFAULT NULL) RETURNS text[]
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -8,9 +9,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    readers int[] := ARRAY(SELECT outbox.untaken(partition_id, "offset"));
+    readers int[];
     waited int[];
 BEGIN
+    PERFORM outbox.require_read_committed('edit');
+    readers := ARRAY(SELECT outbox.untaken(edit.partition_id, edit."offset"));
     IF edit.payload IS NULL THEN
         RAISE EXCEPTION 'a message can''t be edited to no payload' USING ERRCODE = 'OB007', HINT = 'outbox.cancel() takes it away.';
     END IF;

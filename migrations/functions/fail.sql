@@ -24,7 +24,7 @@ BEGIN
         JOIN outbox.lease l ON l.id = asked.id AND coalesce(asked.offsets, l.offsets) @> f."offset"
         JOIN outbox.subscription s ON s.id = l.subscription_id
     ), whole AS MATERIALIZED (
-        SELECT f.*, NULL::tid AS row, m.published_at, m.key, m.headers, m.payload, m.body, m.expires_at, '[]'::jsonb AS errors
+        SELECT f.*, NULL::tid AS row, m.published_at, m.key, m.headers, m.payload, m.body, nullif(m.expires_at, '-infinity') AS expires_at, '[]'::jsonb AS errors
         FROM failed f
         CROSS JOIN LATERAL outbox.messages(f.partition_id, f."offset", f."offset") AS m
         WHERE NOT f.redelivered

@@ -41,7 +41,7 @@ BEGIN
                CASE WHEN outbox.is_next(subscription_id, partition_id, lane, row_number() OVER (
                         PARTITION BY subscription_id, partition_id, lane ORDER BY "offset"))
                     THEN clock_timestamp() ELSE 'infinity' END, died, lane,
-               published_at, key, headers, payload, body, expires_at
+               published_at, key, headers, payload, body, nullif(expires_at, '-infinity')
         FROM (SELECT DISTINCT ON (e.subscription_id, m.partition_id, m."offset")
                      e.subscription_id, e.attempt, outbox.lane_of(s.on_failure, m.key) AS lane, m.*
               FROM ended e

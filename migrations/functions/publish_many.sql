@@ -26,7 +26,9 @@ BEGIN
     END IF;
     SELECT * INTO route FROM outbox.route(publish_many.topic, publish_many.priority);
     IF route.guards IS NOT NULL THEN
-        PERFORM outbox.require_room(publish_many.topic, route.guards, messages);
+        PERFORM outbox.require_room(publish_many.topic, route.guards, messages - CASE WHEN idempotency_keys IS NULL THEN 0 ELSE (
+            SELECT count(*)::int FROM outbox.known_keys(
+                route.topic_id, idempotency_keys, (SELECT e.live FROM outbox.enter_slot(0, route.remembered) AS e))) END);
     END IF;
     IF idempotency_keys IS NOT NULL THEN
         published := outbox.publish_unique(route.topic_id, route.partition_ids, route.sequences, route.slot, route.remembered,

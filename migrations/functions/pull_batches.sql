@@ -25,7 +25,8 @@ DECLARE
     offsets bigint[];
     priorities smallint[];
     expected bigint;
-    dropped float8 := 0;  -- of all that waits, the part that is too much
+    waiting numeric;  -- offsets that wait, if some of them may be too much
+    start bigint;
     budget float8;
     owned boolean;
     given bigint := 0;
@@ -56,6 +57,7 @@ BEGIN
             USING ERRCODE = 'OB005', HINT = 'Register it with outbox.register().';
     END IF;
     IF reader.paused_at IS NOT NULL THEN
+        RETURN NEXT outbox.again_in(1);
         RETURN;
     END IF;
     IF reader.exclusive THEN
@@ -77,13 +79,11 @@ BEGIN
         END IF;
         max_messages := least(max_messages, floor(budget));
     END IF;
-    -- of those with conditions more may be read than is asked for, since some of it is passed over
-    max_read := CASE WHEN reader.is_filtered THEN greatest(max_messages, 1000) ELSE max_messages END;
 
     -- 1. What is there: redeliveries that are due, partitions with something new or with open transactions that ended.
     --    The ends of the log are read here, before the snapshot that step 3 reads with.
     --    Redeliveries get half of it at most; of a single message, every other one.
-    share := (max_messages + (random() < 0.5)::int) / 2;
+    share := CASE WHEN overdue THEN (max_messages + 1) / 2 ELSE (max_messages + (random() < 0.5)::int) / 2 END;
     due := least(share, (SELECT count(*) FROM (
         SELECT FROM outbox.redelivery r
         WHERE r.subscription_id = reader.id AND NOT r.suspect
@@ -92,17 +92,18 @@ BEGIN
         + (NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect) AND EXISTS (
             SELECT FROM outbox.redelivery r
             WHERE r.subscription_id = reader.id AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now))::int);
-    wanted := CASE WHEN due < max_messages THEN max_read - due ELSE 0 END;
-    SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority)
-    INTO candidates, ends, offsets, priorities
+    SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority), coalesce(bool_or(n.is_filtered), false)
+    INTO candidates, ends, offsets, priorities, reader.is_filtered  -- of the moment in which the cursors were seen
     FROM outbox.news(reader.id) AS n;
+    -- where some of it is passed over, more may be read than is asked for
+    max_read := CASE WHEN reader.is_filtered OR reader.ttl IS NOT NULL THEN greatest(max_messages, 1000) ELSE max_messages END;
+    wanted := CASE WHEN due < max_messages THEN max_read - due ELSE 0 END;
     IF reader.fair OR priorities[1] <> priorities[cardinality(priorities)] THEN
         SELECT i.* INTO candidates, ends, offsets, priorities
         FROM outbox.in_turn(reader, max_messages, now, candidates, ends, offsets, priorities) AS i;
     END IF;
     IF reader.max_backlog IS NOT NULL AND reader.overflow = 'drop-oldest' THEN
-        dropped := (SELECT greatest(0, 1 - reader.max_backlog / greatest(1, sum(b.waiting)))
-                    FROM (SELECT unnest(ends) - unnest(offsets) AS waiting) AS b);
+        waiting := (SELECT sum(b.waiting) FROM (SELECT unnest(ends) - unnest(offsets) AS waiting) AS b);
     END IF;
 
     -- 2. Take turns. Whose turn it is not is skipped, without writing and without drawing an xid.
@@ -119,17 +120,21 @@ BEGIN
         IF pg_try_advisory_xact_lock(outbox.turn_lock(reader.id, candidates[i])) THEN
             CONTINUE WHEN reader.on_failure IS NOT NULL
                       AND NOT outbox.is_in_order(reader.id, candidates[i], reader.on_failure);
+            start := CASE WHEN waiting > reader.max_backlog
+                          THEN outbox.kept_from(candidates[i], offsets[i], ends[i],
+                                                outbox.allotted(reader.max_backlog, i, offsets, ends, priorities))
+                          ELSE offsets[i] END;
             turns := turns || candidates[i];
-            turn_starts := turn_starts || offsets[i] + ceil(dropped * expected)::bigint;
+            turn_starts := turn_starts || start;
             turn_ends := turn_ends || ends[i];
-            wanted := wanted - expected;
+            wanted := wanted - (ends[i] - start);
         END IF;
     END LOOP;
 
     -- 3. Read late and fresh messages and the snapshot, and write down where the cursors stand; and redeliveries that are due.
     IF budget IS NULL AND NOT reader.is_filtered AND reader.on_failure IS NULL THEN
         IF turns <> '{}' THEN
-            RETURN QUERY SELECT * FROM outbox.take(reader, worker, turns, turn_starts, turn_ends, max_messages - due, max_messages - due,
+            RETURN QUERY SELECT * FROM outbox.take(reader, worker, turns, turn_starts, turn_ends, max_messages - due, max_read - due,
                                                    max_bytes, lease_size, coalesce(leased, reader.guarantee <> 'at-most-once'), now);
         END IF;
         IF due > 0 THEN
@@ -153,7 +158,7 @@ BEGIN
         IF budget - given < 1 THEN
             RETURN NEXT outbox.again_in((1 - budget + given) / reader.rate);
         ELSIF given < max_messages AND (reader.is_filtered OR reader.on_failure = 'park') AND outbox.has_more(reader) THEN
-            RETURN NEXT outbox.again_in(0);
+            RETURN NEXT outbox.again_in(CASE WHEN turns = '{}' THEN 0.05 ELSE 0 END);  -- somebody else may have all the turns
         END IF;
     END IF;
 

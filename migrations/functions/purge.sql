@@ -35,6 +35,10 @@ BEGIN
     ), moved AS (
         INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor, lease_id, low)
         SELECT reader, b.partition_id, b."offset", b.open, b.floor, b.lease_id, b.low FROM behind b
+    ), stood AS (  -- at the end, and yet waiting for what commits late
+        UPDATE outbox.position p SET open = l.open, floor = l.floor
+        FROM placed l JOIN newest n ON n.partition_id = l.partition_id
+        WHERE n."offset" >= l."offset" AND p.subscription_id = reader AND p.partition_id = n.partition_id AND p."offset" = n."offset"
     ), left_behind AS (
         DELETE FROM outbox.position p USING behind b
         WHERE p.subscription_id = reader AND p.partition_id = b.partition_id AND p."offset" < b."offset"

@@ -12,8 +12,8 @@ BEGIN
             SELECT r.expires_at, r.published_at FROM outbox.redelivery r
             WHERE r.subscription_id = reader.id AND NOT r.suspect AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
             ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages) AS r
-        WHERE r.expires_at <= now OR r.published_at <= now - reader.ttl) THEN
-        PERFORM outbox.expire_redeliveries(reader, max_messages, now, due_after);
+        WHERE outbox.is_expired(r.expires_at, r.published_at, reader.ttl, now)) THEN
+        PERFORM outbox.expire_redeliveries(reader, greatest(max_messages, 1000), now, due_after);
     END IF;
     RETURN QUERY
     WITH suspect AS MATERIALIZED (
@@ -27,6 +27,7 @@ BEGIN
         SELECT r.ctid, r.partition_id, r."offset", r.due_at, coalesce(octet_length(r.payload::text), octet_length(r.body)) AS size
         FROM outbox.redelivery r
         WHERE r.subscription_id = reader.id AND NOT r.suspect AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
+          AND outbox.is_expired(r.expires_at, r.published_at, reader.ttl, now) IS NOT TRUE
         ORDER BY r.due_at, r.partition_id, r."offset" LIMIT max_messages
         FOR UPDATE SKIP LOCKED
     ), picked AS MATERIALIZED (

@@ -1,5 +1,4 @@
--- Which subscriptions have not been handed a message of the log yet; those that have, or whose bindings pass it over, are not listed.
--- Waits for pulls that are under way, and keeps others from beginning until the transaction ends. Internal: see cancel, edit.
+-- Which subscriptions have not read a message of the log yet, whether or not their bindings will let it pass then. Waits for pulls that are under way, and keeps others from beginning until the transaction ends. Internal: see cancel, edit.
 CREATE FUNCTION outbox.untaken(partition_id int, "offset" bigint) RETURNS SETOF int
 LANGUAGE plpgsql
 AS $$

@@ -31,6 +31,9 @@ COMMENT ON COLUMN outbox.redelivery.lane IS
     'Of an ordered subscription: what must stay in order. Its key, if failures park the key (none: nothing), else the partition
 (an empty text). The lowest offset of a lane is due at its time, the others at infinity, until their turn comes.';
 
+COMMENT ON COLUMN outbox.redelivery.expires_at IS
+    'From then on it is not tried any more. NULL: as long as the subscription wants; infinity: for ever, since it was redriven.';
+
 -- what is due: subscription_id = ? AND suspect = ? AND due_at <= ? ORDER BY due_at, partition_id, "offset"
 CREATE INDEX redelivery_due ON outbox.redelivery (subscription_id, suspect, due_at, partition_id, "offset")
     WHERE lease_id IS NULL;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 from typing import Annotated
 
 import msgspec
@@ -11,6 +10,7 @@ import psycopg
 import typer
 
 from outbox.cli.options import DatabaseUrl, Headers, Json, headers_of, json_text, print_json
+from outbox.cli.times import duration
 from outbox.client import Outbox
 from outbox.database import libpq_url
 
@@ -19,7 +19,7 @@ def request(
     topic: Annotated[str, typer.Argument(help="Where a subscription reads that replies.")],
     payload: Annotated[str, typer.Argument(help="JSON text; - reads it from standard input.")],
     database_url: DatabaseUrl,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the reply.")] = 5,
+    timeout: Annotated[str, typer.Option(help="How long to wait for the reply: 5, 500ms, 1m.")] = "5s",
     reply_topic: Annotated[
         str | None, typer.Option(help="Where the reply is published.", show_default="replies.TOPIC")
     ] = None,
@@ -33,7 +33,7 @@ def request(
             connection,
             topic,
             msgspec.json.decode(json_text(payload)),
-            timeout=timedelta(seconds=timeout),
+            timeout=duration(timeout),
             reply_topic=reply_topic,
             key=key,
             headers=headers_of(header),

@@ -14,8 +14,8 @@ import msgspec
 from outbox import settings as settings_of
 from outbox import ticks
 from outbox.binding import Binding
-from outbox.errors import InvalidDeclaration, InvalidMessage
-from outbox.payload import check_topic
+from outbox.errors import InvalidDeclaration
+from outbox.payload import is_topic
 from outbox.ticks import Missed, Timing
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -39,7 +39,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def problems(self, name: str) -> Iterator[tuple[str, str]]:
         """The fields that can't be so ("" is the name), and why."""
-        if not _is_topic(name):
+        if not is_topic(name):
             yield "", "a topic's name is words of letters, digits, _ and - between dots, 255 characters at most"
         if not timedelta(seconds=1) <= self.deduplication_window <= timedelta(days=28):
             yield "deduplication_window", "it must be 1 second to 28 days"
@@ -106,7 +106,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             yield "on_failure", "at-most-once tries nothing again, so it can't be ordered"
         if self.fair and (self.on_failure or self.guarantee == "at-most-once"):
             yield "fair", "not with on_failure or at-most-once: an order is kept, or keys take turns"
-        if self.dead_letter_topic is not None and not _is_topic(self.dead_letter_topic):
+        if self.dead_letter_topic is not None and not is_topic(self.dead_letter_topic):
             yield "dead_letter_topic", f"{self.dead_letter_topic!r} is not a topic's name"
 
 
@@ -135,7 +135,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The fields that can't be so ("" is the name), and why."""
         if not _SUBSCRIPTION.fullmatch(name):
             yield "", "a schedule's name is letters, digits, _, - and . only, 255 at most"
-        if not _is_topic(self.topic):
+        if not is_topic(self.topic):
             yield "topic", f"{self.topic!r} is not a topic's name"
         if self.ttl is not None and self.ttl <= timedelta(0):
             yield "ttl", "it must be longer than nothing"
@@ -204,11 +204,3 @@ def _pattern_problem(pattern: str) -> str | None:
     except InvalidDeclaration as error:
         return str(error)
     return None
-
-
-def _is_topic(name: str) -> bool:
-    try:
-        check_topic(name)
-    except InvalidMessage:
-        return False
-    return True

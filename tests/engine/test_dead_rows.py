@@ -33,6 +33,12 @@ def life(db: psycopg.Connection[Any], worker: int) -> dict[str, int]:
     return cost
 
 
+def cheapest(db: psycopg.Connection[Any], worker: int) -> dict[str, int]:
+    """The least that each step costs in some lives: after an ANALYZE the next call plans, and reads catalogs."""
+    lives = [life(db, worker) for _ in range(8)]
+    return {step: min(one[step] for one in lives) for step in lives[0]}
+
+
 def churn(db: psycopg.Connection[Any], worker: int, rounds: int) -> None:
     """Leaves dead rows in position, lease and redelivery; the redeliveries were due before what is looked at."""
     for _ in range(rounds):
@@ -52,9 +58,9 @@ def test_no_step_of_a_message_touches_more_pages_after_thousands_of_dead_rows(da
 
     settle(db, worker, pull(db, "s", worker))
     churn(db, worker, 20)
-    before = [life(db, worker) for _ in range(8)][-1]
+    before = cheapest(db, worker)
     churn(db, worker, 600)
-    after = [life(db, worker) for _ in range(8)][-1]
+    after = cheapest(db, worker)
 
     for table in ("position", "lease", "redelivery"):
         assert value(db, f"SELECT pg_relation_size('outbox.{table}') / 8192") > 5, "no dead rows: this tests nothing"

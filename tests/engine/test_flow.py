@@ -107,6 +107,58 @@ def test_a_redelivery_that_is_too_old_is_not_delivered_and_makes_room(db, worker
     assert value(db, "SELECT count(*) FROM outbox.dead_letter") == (expired == "dead-letter")
 
 
+def test_what_is_redriven_does_not_expire_again(db, worker) -> None:
+    bound(db, ttl=60)
+    publish(db, "t", "old")
+    pulled = pull(db, "s", worker)
+    failure = [{"lease": pulled[0].lease, "offset": 1, "delay": None, "error": {"class": "E"}}]
+    db.execute("SELECT outbox.settle(%s, %s, NULL, %s)", (worker, [pulled[0].lease], json.dumps(failure)))
+    db.execute("UPDATE outbox.dead_letter SET published_at = published_at - interval '2 minutes'")
+    assert value(db, "SELECT outbox.redrive('s')") == 1
+    assert drain(db, "s", worker) == ["old"]
+
+
+def test_of_many_redeliveries_that_are_too_old_none_is_delivered(db, worker) -> None:
+    bound(db, ttl=60)
+    publish(db, "t", *map(str, range(10)))
+    pulled = pull(db, "s", worker, lease_size=1)
+    db.execute("SELECT outbox.release(%s, %s)", (worker, [message.lease for message in pulled]))
+    make_older(db, "2 minutes")
+    assert pull(db, "s", worker, 4) == []
+    assert value(db, "SELECT count(*) FROM outbox.redelivery") == 0
+
+
+def test_behind_messages_that_are_too_old_there_may_be_more(db, worker) -> None:
+    bound(db)
+    db.execute("SELECT outbox.publish_many('t', array_fill('1'::json, ARRAY[20]), ttls => array_fill(1, ARRAY[20]))")
+    make_older(db, "2 minutes")
+    publish(db, "t", "new")
+    rows = db.execute("SELECT offsets, again_in FROM outbox.pull_batches('s', %s, 5)", (worker,)).fetchall()
+    assert rows == [([], 0)]
+    configure(db, ttl="1 minute")
+    assert payloads(pull(db, "s", worker, 5)) == ["new"]
+
+
+def test_pulls_that_expire_what_waits_in_lanes_do_not_deadlock(database: Database, db, worker) -> None:
+    db.execute("SELECT outbox.declare_topic('t', 2)")
+    subscribe(db, "s", "t", on_failure="park")
+    configure(db, ttl=60)
+    for n in range(8):
+        publish(db, "t", str(n), key=str(n))
+    pulled = pull(db, "s", worker)
+    assert len({message.partition for message in pulled}) == 2
+    db.execute("SELECT outbox.release(%s, %s)", (worker, sorted({message.lease for message in pulled})))
+    make_older(db, "2 minutes")
+    first = database.connect()
+    pull(first, "s", worker, 2)
+    second = Later(database.connect(autocommit=True), "SELECT count(*) FROM outbox.pull('s', %s, 2)", register(db))
+    assert second.join() == 0
+    first.commit()
+    while pull(db, "s", worker) or value(db, "SELECT count(*) FROM outbox.redelivery"):
+        pass
+    assert value(db, "SELECT count(*) FROM outbox.redelivery") == 0
+
+
 # cancel, edit
 
 
@@ -153,6 +205,29 @@ def test_who_cancels_waits_for_the_pull_that_is_under_way(database: Database, db
     cancelling = Later(database.connect(autocommit=True), "SELECT outbox.cancel(1, 1)").wait_until_it_waits(database)
     pulling.commit()
     assert cancelling.join() == []
+
+
+def test_who_had_a_cancelled_message_in_hand_may_try_it_again(db, worker) -> None:
+    bound(db)
+    subscribe(db, "other", "t")
+    publish(db, "t", "a")
+    held = pull(db, "s", worker)
+    assert value(db, "SELECT outbox.cancel(1, 1)") == ["other"]
+    failure = [{"lease": held[0].lease, "offset": 1, "delay": 0, "error": {"class": "E"}}]
+    db.execute("SELECT outbox.settle(%s, %s, NULL, %s)", (worker, [held[0].lease], json.dumps(failure)))
+    assert drain(db, "s", worker) == ["a"]
+    assert drain(db, "other", worker) == []
+
+
+@pytest.mark.parametrize("call", ["outbox.cancel(1, 1)", "outbox.edit(1, 1, '1')"])
+def test_an_older_snapshot_can_cancel_and_edit_nothing(database: Database, db, worker, call: str) -> None:
+    bound(db)
+    publish(db, "t", "a")
+    late = database.connect()
+    late.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    with pytest.raises(psycopg.Error) as caught:
+        late.execute(f"SELECT {call}")
+    assert caught.value.sqlstate == "OB002"
 
 
 # rates
@@ -225,6 +300,29 @@ def test_of_several_partitions_each_keeps_its_share_of_the_backlog_that_is_left_
     assert min(found) >= 150
 
 
+@pytest.mark.parametrize(("waiting", "most"), [(25, 11), (50, 13), (299, 7)])
+def test_as_many_are_kept_as_may_wait(db, worker, waiting: int, most: int) -> None:
+    bound(db, max_backlog=most)
+    publish(db, "t", *map(str, range(waiting)))
+    assert drain(db, "s", worker) == list(map(str, range(waiting - most, waiting)))
+
+
+def test_higher_priorities_are_kept_first(db, worker) -> None:
+    bound(db, max_priority=9, max_backlog=10)
+    publish(db, "t", *(f"high {n}" for n in range(8)), priority=9)
+    publish(db, "t", *(f"low {n}" for n in range(30)))
+    assert drain(db, "s", worker) == [*(f"high {n}" for n in range(8)), "low 28", "low 29"]
+
+
+def test_what_rolled_back_drops_nobody(database: Database, db, worker) -> None:
+    bound(db, max_backlog=100)
+    publish(db, "t", *map(str, range(50)))
+    rolled_back = database.connect()
+    rolled_back.execute("SELECT outbox.publish_many('t', array_fill('1'::json, ARRAY[1000]))")
+    rolled_back.rollback()
+    assert len(drain(db, "s", worker)) == 50
+
+
 def test_a_backlog_within_its_limit_is_delivered_whole(db, worker) -> None:
     bound(db, max_backlog=30)
     publish(db, "t", *map(str, range(30)))
@@ -253,6 +351,43 @@ def test_a_topic_that_is_declared_later_is_guarded_too(db) -> None:
     publish(db, "orders.new", "a")
     with pytest.raises(psycopg.Error, match="takes no more"):
         publish(db, "orders.new", "b")
+
+
+def test_guards_of_two_who_configure_at_once_are_both_kept(database: Database, db) -> None:
+    bound(db)
+    subscribe(db, "other", "t")
+    settings = json.dumps({"max_backlog": 1, "overflow": "reject-publish"})
+    first = database.connect()
+    first.execute("SELECT outbox.configure('s', %s)", (settings,))
+    second = Later(
+        database.connect(autocommit=True), "SELECT outbox.configure('other', %s)", settings
+    ).wait_until_it_waits(database)
+    first.commit()
+    second.join()
+    assert value(db, "SELECT cardinality(guards) FROM outbox.topic") == 2
+
+
+def test_publishers_that_declare_different_topics_do_not_wait_for_each_other(database: Database, db) -> None:
+    early, first, second = database.connect(), database.connect(), database.connect()
+    publish(early, "n.a", "1")
+    subscribe(db, "s", "n.#")
+    configure(db, max_backlog=5, overflow="reject-publish")
+    early.commit()
+    publish(first, "m.a", "1")
+    second.execute("SET statement_timeout = '5s'")
+    publish(second, "k.a", "1")
+    first.rollback()
+    db.execute("SELECT outbox.adopt(id) FROM outbox.subscription")
+    assert value(db, "SELECT guards IS NOT NULL FROM outbox.topic WHERE name = 'n.a'")
+
+
+def test_a_known_idempotency_key_needs_no_room(db) -> None:
+    bound(db, max_backlog=2, overflow="reject-publish")
+    known = "SELECT outbox.publish_many('t', ARRAY['1', '2']::json[], idempotency_keys => ARRAY['a', 'b'])"
+    assert value(db, known) == 2
+    assert value(db, known) == 0
+    with pytest.raises(psycopg.Error, match="takes no more"):
+        value(db, known.replace("'b'", "'c'"))
 
 
 # pause, purge
@@ -295,6 +430,17 @@ def test_purge_drops_what_waits_and_nothing_else(database: Database, db, worker)
     slow.commit()
     assert sorted(drain(db, "s", worker)) == ["after", "open"]
     assert len(drain(db, "other", worker)) == 12
+
+
+def test_purge_drops_what_committed_late_before_it(database: Database, db, worker) -> None:
+    bound(db)
+    slow = database.connect()
+    publish(slow, "t", "late")
+    publish(db, "t", "now")
+    assert drain(db, "s", worker) == ["now"]
+    slow.commit()
+    db.execute("SELECT outbox.purge('s')")
+    assert pull(db, "s", worker) == []
 
 
 def test_purge_waits_for_a_pull_that_is_under_way(database: Database, db, worker) -> None:
@@ -418,3 +564,28 @@ def test_a_setting_that_cannot_be_is_refused(db, settings: dict[str, Any], says:
     with pytest.raises(psycopg.Error, match=says) as caught:
         configure(db, **settings)
     assert caught.value.sqlstate == "OB007"
+
+
+def test_two_who_configure_at_once_both_have_their_way(database: Database, db) -> None:
+    bound(db)
+    first = database.connect()
+    first.execute("""SELECT outbox.configure('s', '{"ttl": 60}')""")
+    second = Later(
+        database.connect(autocommit=True), """SELECT outbox.configure('s', '{"rate": 5}')"""
+    ).wait_until_it_waits(database)
+    first.commit()
+    second.join()
+    assert db.execute("SELECT rate, ttl::text FROM outbox.subscription").fetchone() == (5, "00:01:00")
+
+
+def test_a_dead_letter_topic_is_declared_at_once(db) -> None:
+    bound(db, dead_letter_topic="t.dead")
+    assert value(db, "SELECT count(*) FROM outbox.topic WHERE name = 't.dead'") == 1
+    with pytest.raises(psycopg.Error, match="can't be configured so"):
+        configure(db, dead_letter_topic="not a topic")
+
+
+def test_more_at_once_than_may_ever_wait_is_named(db) -> None:
+    bound(db, max_backlog=3, overflow="reject-publish")
+    with pytest.raises(psycopg.Error, match="takes no 4 messages at once"):
+        db.execute("SELECT outbox.publish_many('t', array_fill('1'::json, ARRAY[4]))")

@@ -86,7 +86,27 @@ def test_a_payload_that_jsonb_cannot_hold_fits_no_filter_and_stops_nobody(db, wo
     assert names(db, "s", worker) == ["after"]
 
 
-@pytest.mark.parametrize("filter", ["$.total >", "$.total", "total > 1", "$.a ? (@ > 1)"])
+@pytest.mark.parametrize(
+    ("filter", "poison"),
+    [
+        ('$.t.datetime() < "2026-01-01T00:00:00+01:00".datetime()', {"t": "2025-01-01T00:00:00"}),
+        ("$.a == 1 && $.b > $x", {"a": 1, "b": 2}),
+        ("$.a / $.b > 1", {"a": 1, "b": 0}),
+    ],
+)
+def test_a_filter_that_fails_on_a_message_stops_nobody(db, worker, filter: str, poison: dict[str, Any]) -> None:
+    subscribe(db, "s", "other")
+    bind(db, "s", "t", filter=filter)
+    subscribe(db, "rest")
+    bind(db, "rest", "t", alternate=True)
+    send(db, "poison", payload=poison)
+    send(db, "next", topic="other")
+    assert names(db, "s", worker) == ["next"]
+    assert names(db, "rest", worker) == ["poison"]
+    assert db.execute("SELECT count(*) FROM outbox.who_gets('t', NULL, %s)", (json.dumps(poison),)).fetchone() == (3,)
+
+
+@pytest.mark.parametrize("filter", ["$.total >", "$.total", "total > 1", "$.a ? (@ > 1)", "$.a > $x"])
 def test_a_filter_that_is_no_predicate_is_refused(db, filter: str) -> None:
     subscribe(db, "s")
     with pytest.raises(psycopg.Error, match="is not a predicate") as caught:
@@ -140,8 +160,9 @@ def test_a_pull_that_passed_over_all_it_read_says_that_there_may_be_more(db, wor
     bind(db, "s", "t", filter="$.total > 1")
     db.execute("SELECT outbox.publish_many('t', array_fill('{}'::json, ARRAY[1500]))")
     send(db, "last", payload={"total": 2})
-    row = db.execute("SELECT offsets, again_in FROM outbox.pull_batches('s', %s, 10)", (worker,)).fetchall()
-    assert row == [([], 0.0)]
+    rows = db.execute("SELECT offsets, again_in FROM outbox.pull_batches('s', %s, 10)", (worker,)).fetchall()
+    assert rows
+    assert all(row == ([], 0.0) for row in rows)
     assert names(db, "s", worker) == ["last"]
     assert db.execute("SELECT * FROM outbox.pull_batches('s', %s, 10)", (worker,)).fetchall() == []
 

@@ -7,6 +7,7 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -175,3 +176,33 @@ def test_route_cancel_edit_and_purge_from_the_command_line(one_database: Databas
     refused = outbox(url, "cancel", "1-3")
     assert (refused.returncode, "no subscription waits" in refused.stderr) == (1, True)
     assert outbox(url, "pause", "nobody").returncode == 1
+
+
+def test_a_worker_whose_handler_becomes_slow_gives_back_what_is_too_much(shop: Database, tmp_path: Path) -> None:
+    handler = """def handle(message):
+    note(message.payload)
+    time.sleep(1 if os.path.exists("slow") else 0.001)
+"""
+    publish(shop, "t", *range(5000))
+    in_hand = "SELECT coalesce(sum(messages), 0) FROM outbox.in_flight"
+    with worker(shop.url, tmp_path, app_of("'t'", handler)):
+        wait_for(lambda: shop.value(in_hand) > 50, "it has many in hand")
+        (tmp_path / "slow").touch()
+        wait_for(lambda: shop.value(in_hand) < 20, "it gave them back")
+        (tmp_path / "slow").unlink()
+        wait_for(lambda: at_rest(shop), "all is handled", 60)
+    assert sorted(map(int, seen(shop))) == list(range(5000))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"rate": 0}, "more than nothing"),
+        ({"ttl": timedelta(seconds=-1)}, "more than nothing"),
+        ({"overflow": "drop-head"}, "one of drop-oldest, reject-publish"),
+        ({"dead_letter_topic": "a b"}, "not a topic's name"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_where_it_is_declared(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidDeclaration, match=says):
+        Outbox().subscribe("s", "t", **settings)(lambda message: None)
