@@ -83,7 +83,7 @@ BEGIN
     -- 1. What is there: redeliveries that are due, partitions with something new or with open transactions that ended.
     --    The ends of the log are read here, before the snapshot that step 3 reads with.
     --    Redeliveries get half of it at most; of a single message, every other one.
-    share := CASE WHEN overdue THEN (max_messages + 1) / 2 ELSE (max_messages + (random() < 0.5)::int) / 2 END;
+    share := (max_messages + (random() < 0.5)::int) / 2;
     due := least(share, (SELECT count(*) FROM (
         SELECT FROM outbox.redelivery r
         WHERE r.subscription_id = reader.id AND NOT r.suspect
@@ -92,7 +92,8 @@ BEGIN
         + (NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect) AND EXISTS (
             SELECT FROM outbox.redelivery r
             WHERE r.subscription_id = reader.id AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now))::int);
-    SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority), coalesce(bool_or(n.is_filtered), false)
+    SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority),
+           coalesce(bool_or(n.is_filtered), false)
     INTO candidates, ends, offsets, priorities, reader.is_filtered  -- of the moment in which the cursors were seen
     FROM outbox.news(reader.id) AS n;
     -- where some of it is passed over, more may be read than is asked for
