@@ -19,8 +19,6 @@ def parse(text: str | float) -> timedelta:
     try:
         if not isinstance(text, str):
             return timedelta(seconds=text)
-        if re.fullmatch(r"\d+(\.\d+)?", text.strip()):
-            return timedelta(seconds=float(text))
         if _WHOLE.fullmatch(joined := "".join(text.split())):
             return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(joined)))
         return msgspec.convert(text, timedelta)

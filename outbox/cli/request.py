@@ -33,7 +33,7 @@ def request(
             connection,
             topic,
             msgspec.json.decode(json_text(payload)),
-            timeout=duration(timeout),
+            timeout=duration(timeout if timeout[-1:].isalpha() else f"{timeout}s"),
             reply_topic=reply_topic,
             key=key,
             headers=headers_of(header),
