@@ -11,8 +11,9 @@ _AHEAD = 0.25
 #: Seconds of work to hand to a runner at a time, so that a fast handler pays no hop for each message.
 _CHUNK = 0.005
 _MOST = 4_000
-#: So many times what should be in hand is too much, after a handler has become slow.
-_FAR = 4
+#: So many times what should be in hand is too much, if it is so at so many looks in a row: a handler has become slow,
+#: and not one call of it.
+_FAR, _LOOKS = 4, 10
 #: Bytes of payloads to have in hand at most, as far as handlers need no more to be busy.
 _MOST_BYTES = 8 * 1024 * 1024
 
@@ -33,6 +34,8 @@ class Pace:
         self._prefetch, self._whole_leases = prefetch, whole_leases
         self._seconds: float | None = None
         self._bytes = 1.0
+        #: Looks in a row that found too much waiting.
+        self._too_much = 0
 
     def note_size(self, messages: int, size: int) -> None:
         """Take into account how large the messages of a pull were."""
@@ -45,7 +48,8 @@ class Pace:
 
     def surplus(self, waiting: deque[Message]) -> list[Message]:
         """Take from the right what is far more than there should be in hand: whole leases, if handlers settle them."""
-        if len(waiting) <= max(_FAR * self.in_hand, self._prefetch or 0):
+        self._too_much = self._too_much + 1 if len(waiting) > max(_FAR * self.in_hand, self._prefetch or 0) else 0
+        if self._too_much < _LOOKS:
             return []
         taken: list[Message] = []
         while len(waiting) > self.in_hand:
