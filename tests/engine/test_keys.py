@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -104,8 +105,9 @@ def test_the_window_of_a_topic_can_be_set_and_changed(db) -> None:
     db.execute("SELECT outbox.declare_topic('t', deduplication_window => '28 days')")
     db.execute("SELECT outbox.declare_topic('t')")
     assert value(db, "SELECT deduplication_window = '28 days' FROM outbox.topic")
-    with pytest.raises(psycopg.errors.CheckViolation):
+    with pytest.raises(psycopg.Error, match="the window 1 second to 28 days") as caught:
         db.execute("SELECT outbox.declare_topic('t', deduplication_window => '29 days')")
+    assert caught.value.sqlstate == "OB007"
 
 
 def test_after_its_window_a_key_is_free_again(db) -> None:
@@ -223,6 +225,10 @@ def test_a_cancelled_publish_leaves_no_lock_behind(database: Database) -> None:
         db.execute("SET statement_timeout = '3ms'")
         with pytest.raises(psycopg.errors.QueryCanceled):
             db.execute(many)
-        db.execute("SET statement_timeout = 0")
+        impatient = True
+        while impatient:
+            with suppress(psycopg.errors.QueryCanceled):  # this, too, may take longer than 3 ms
+                db.execute("SET statement_timeout = 0")
+                impatient = False
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
     assert value(db, held) == 0
