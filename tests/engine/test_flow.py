@@ -265,6 +265,7 @@ def test_no_message_is_handed_out_beyond_the_rate_while_another_pull_is_under_wa
     )
     pulling = database.connect()
     assert len(pull(pulling, "s", worker)) == 5
+    db.execute("SET lock_timeout = '5s'")  # it does not wait, either
     assert pull(db, "s", register(db)) == []
     pulling.rollback()
     assert len(pull(db, "s", worker)) == 5
