@@ -278,7 +278,10 @@ def test_redeliveries_count_for_the_rate(db, worker) -> None:
     db.execute("SELECT outbox.release(%s, %s)", (worker, [pulled[0].lease]))
     assert pull(db, "s", worker) == []
     db.execute("UPDATE outbox.allowance SET counted_at = counted_at - interval '4 s'")
-    assert len(pull(db, "s", worker)) == 4
+    again = pull(db, "s", worker)
+    assert len(again) == 4
+    assert any(message.redelivered for message in again)
+    assert pull(db, "s", worker) == []
 
 
 # backlogs
