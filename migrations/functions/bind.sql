@@ -21,11 +21,7 @@ BEGIN
     IF bind.start IS NULL OR bind.start NOT IN ('first', 'next') THEN
         RAISE EXCEPTION 'a subscription starts at first or next, not at "%"', bind.start USING ERRCODE = 'OB007';
     END IF;
-    SELECT s.id INTO reader FROM outbox.subscription s WHERE s.name = bind.subscription;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'subscription "%" does not exist', bind.subscription
-            USING ERRCODE = 'OB004', HINT = 'Create it with outbox.subscribe().';
-    END IF;
+    reader := outbox.subscription_id(bind.subscription);
 
     PERFORM outbox.check_filter(bind.filter);
     SELECT array_agg(p.id), array_agg(outbox.log_end(p.sequence))

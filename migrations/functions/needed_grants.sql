@@ -5,14 +5,17 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    publishing text[] := '{schema_version,publish,publish_many,declare_topic,once,publish_later,reply_to}';
-    working text[] := publishing || '{register,heartbeat,pull,pull_batches,settle,release,retire,recover,adopt,subscribe,configure,bind,rotate}'
-        || '{mend_lanes,wake_lock,expire_dead_letters,publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule}'::text[]
-        || '{note_schedule_error}'::text[];
-    watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes,open_transactions,needed_grants}'
-        || '{filter_problem,who_gets}'::text[];
-    administering text[] := working || watching || '{seek,redrive,rotate_keys,unbind,unsubscribe,define,pause,resume,purge,dead_letters,dead_letter_ids,purge_dead}'
-        || '{cancel,edit,cancel_scheduled,edit_scheduled,pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
+    publishing text[] := '{schema_version,declare_topic,publish,publish_many,publish_later,once,reply_to}';
+    working text[] := publishing
+        || '{register,heartbeat,retire,recover,subscribe,configure,bind,adopt,pull,pull_batches,settle,release}'::text[]
+        || '{rotate,mend_lanes,wake_lock,expire_dead_letters}'::text[]
+        || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[];
+    watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes}'::text[]
+        || '{open_transactions,needed_grants,filter_problem,who_gets}'::text[];
+    administering text[] := working || watching
+        || '{seek,redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys}'::text[]
+        || '{dead_letters,dead_letter_ids,purge_dead,cancel_scheduled,edit_scheduled}'::text[]
+        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY

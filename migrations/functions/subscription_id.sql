@@ -8,7 +8,7 @@ BEGIN
     SELECT s.id INTO found_id FROM outbox.subscription s WHERE s.name = subscription_id.name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'subscription "%" does not exist', subscription_id.name
-            USING ERRCODE = 'OB004', HINT = 'Create it with outbox.subscribe().';
+            USING ERRCODE = 'OB004', HINT = 'Create it with outbox.subscribe(); `outbox subscriptions list` shows those that there are.';
     END IF;
     RETURN found_id;
 END $$;

@@ -14,10 +14,7 @@ DECLARE
     gone int[];
 BEGIN
     PERFORM outbox.require_read_committed('unbind');
-    SELECT s.id INTO reader FROM outbox.subscription s WHERE s.name = unbind.subscription;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'subscription "%" does not exist', unbind.subscription USING ERRCODE = 'OB004';
-    END IF;
+    reader := outbox.subscription_id(unbind.subscription);
     PERFORM outbox.take_turns(array_agg(reader), array_agg(p))  -- before the lock: publishers must not wait for a pull
     FROM outbox.partitions_of(reader, unbind.pattern) AS p HAVING count(*) > 0;
     PERFORM outbox.lock_subscriptions(ARRAY[unbind.subscription]);

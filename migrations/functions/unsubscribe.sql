@@ -13,10 +13,7 @@ DECLARE
     workers text;
 BEGIN
     PERFORM outbox.require_read_committed('unsubscribe');
-    SELECT s.id INTO reader FROM outbox.subscription s WHERE s.name = unsubscribe.name;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'subscription "%" does not exist', unsubscribe.name USING ERRCODE = 'OB004';
-    END IF;
+    reader := outbox.subscription_id(unsubscribe.name);
     SELECT string_agg(w.name, ', ') INTO workers FROM outbox.worker w
     WHERE unsubscribe.name = ANY (w.subscriptions) AND w.alive_until > clock_timestamp() AND w.retired_at IS NULL;
     IF workers IS NOT NULL AND NOT force THEN

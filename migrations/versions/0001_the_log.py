@@ -14,17 +14,26 @@ FUNCTIONS = """
 schema_version wake_lock turn_lock key_hash partition_number topic_matches require_own_transaction log_end open_xids
 subscription_id place create_partition without_cursor guards_of has_conditions adopt note_bindings declare_topic
 subscribe configure check_filter filter_problem bind seek require_read_committed lock_subscriptions partitions_of
-drop_cursors unbind unsubscribe define_one define wake slot route key_slot slot_lock enter_slot known_key known_keys
-claim_keys once backlog require_room publish publish_unique publish_many lane_of lane_is_taken is_next is_in_order
-take_turns leave_lanes stuck_lanes mend_lanes change_order redelivery_of messages reply_to news has_more new_lease_id
-late conditions fits_filter fits_any fits add_error publish_dead_letters bury again_in take history_of is_expired
-expire_redeliveries take_due owns in_turn left_over spend kept_from allotted pull_batches pull pause resume purge
-who_gets untaken cancel edit fail raise_lease_lost settle hand_back release register heartbeat mark_retired retire
-recover letter_fits letter_filter dead_letters dead_letter_ids raise_dead redrive purge_dead expire_dead_letters
-publish_later publish_scheduled publish_due cancel_scheduled edit_scheduled move_schedule declare_schedule
-due_schedules next_tick_at publish_ticks tick_schedule note_schedule_error pause_schedule resume_schedule run_schedule
-delete_schedule truncate_slot slot_holder slots_due rotate_keys rotate_as_of rotate open_transactions needed_grants
-grant_roles
+drop_cursors unbind unsubscribe define_one define
+wake slot route
+key_slot slot_lock enter_slot known_key known_keys claim_keys once
+require_room publish publish_unique publish_many
+lane_of lane_is_taken is_next is_in_order take_turns leave_lanes stuck_lanes mend_lanes change_order
+redelivery_of messages reply_to
+news backlog has_more new_lease_id late
+conditions fits_filter fits_any fits
+add_error publish_dead_letters bury
+again_in take history_of is_expired expire_redeliveries take_due
+owns in_turn left_over spend kept_from allotted
+pull_batches pull pause resume purge
+who_gets untaken cancel edit
+fail raise_lease_lost settle hand_back release
+register heartbeat mark_retired retire recover
+letter_fits letter_filter dead_letters dead_letter_ids raise_dead redrive purge_dead expire_dead_letters
+publish_later publish_scheduled publish_due cancel_scheduled edit_scheduled move_schedule
+declare_schedule due_schedules next_tick_at publish_ticks tick_schedule note_schedule_error pause_schedule
+resume_schedule run_schedule delete_schedule
+truncate_slot slot_holder slots_due rotate_keys rotate_as_of rotate open_transactions needed_grants grant_roles
 """
 
 TYPES = "batch"
