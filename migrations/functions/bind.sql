@@ -28,7 +28,7 @@ BEGIN
     INTO unread, ends
     FROM outbox.topic t
     JOIN outbox.partition p ON p.topic_id = t.id
-    WHERE outbox.topic_matches(t.name, bind.pattern)
+    WHERE outbox.topic_matches(t.name, bind.pattern) AND coalesce(p.backfill_for = reader, true)
       AND NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = reader AND c.partition_id = p.id);
 
     WITH running AS MATERIALIZED (

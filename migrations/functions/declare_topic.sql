@@ -40,7 +40,7 @@ BEGIN
 
     FOR number IN 0 .. declare_topic.partitions - 1 LOOP
         FOR priority IN 0 .. declare_topic.max_priority LOOP
-            PERFORM outbox.create_partition(new_id, number, priority);
+            PERFORM outbox.create_partition(new_id, number, priority, 1, declare_topic.retention);
         END LOOP;
     END LOOP;
     PERFORM outbox.adopt(s.id, false) FROM outbox.subscription s

@@ -29,7 +29,7 @@ BEGIN
         FROM outbox.topic t
         JOIN outbox.retention r ON r.name = t.retention
         JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(publish.priority, t.max_priority)
-                               AND p.number = hash % t.partitions
+                               AND p.number = hash % t.partitions AND p.generation = t.generation
         WHERE t.name = publish.topic AND publish.priority BETWEEN 0 AND 9;
         EXIT WHEN FOUND;
         PERFORM outbox.route(publish.topic, publish.priority);  -- declares it, or says what is wrong

@@ -17,6 +17,7 @@ BEGIN
         FROM outbox.topic t
         JOIN outbox.retention r ON r.name = t.retention
         JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(route.priority, t.max_priority)
+                               AND p.generation = t.generation
         WHERE t.name = route.topic
         GROUP BY t.id, r.name;
         EXIT WHEN FOUND;

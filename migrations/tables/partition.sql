@@ -1,15 +1,27 @@
 -- An ordered sub-log of a topic, with an offset sequence of its own. Static.
--- Each priority is a sub-log too, so that a flood of low priority never stands before a high one.
+-- Each priority is a sub-log too, so that a flood of low priority never stands before a high one. When a topic is altered its next
+-- messages go to a new generation of partitions, and the partitions before are only read any more.
 CREATE TABLE outbox.partition (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     topic_id int NOT NULL REFERENCES outbox.topic (id),
     number smallint NOT NULL,
     priority smallint NOT NULL,
+    generation smallint NOT NULL,
+    retention text NOT NULL REFERENCES outbox.retention (name),
+    backfill_for int,
     sequence regclass NOT NULL,
-    UNIQUE (topic_id, priority, number)
+    UNIQUE NULLS NOT DISTINCT (topic_id, priority, number, generation, backfill_for)
 );
 
 COMMENT ON COLUMN outbox.partition.priority IS 'The higher number is delivered first.';
+
+COMMENT ON COLUMN outbox.partition.generation IS
+    'Publishers write that of the topic. An ordered subscription reads one when it has taken all of those before.';
+
+COMMENT ON COLUMN outbox.partition.retention IS 'The class whose slots its messages are in: that of the topic when it was created.';
+
+COMMENT ON COLUMN outbox.partition.backfill_for IS
+    'The subscription for which rows were put into the log that were there before it (generation 0). NULL: everybody may read it.';
 
 COMMENT ON COLUMN outbox.partition.sequence IS
     'Where offsets come from. CACHE 1 always: a cached offset could be drawn before its transaction''s xid.';

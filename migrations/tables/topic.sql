@@ -4,6 +4,7 @@ CREATE TABLE outbox.topic (
     name text NOT NULL UNIQUE
         CHECK (name ~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$' AND length(name) <= 255),
     partitions smallint NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
+    generation smallint NOT NULL DEFAULT 1,
     max_priority smallint NOT NULL CHECK (max_priority BETWEEN 0 AND 9),
     retention text NOT NULL REFERENCES outbox.retention (name),
     deduplication_window interval NOT NULL DEFAULT interval '7 days'

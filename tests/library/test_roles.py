@@ -89,7 +89,7 @@ def test_a_publisher_publishes_and_can_do_nothing_else(shop: Database, users: Us
         "SELECT * FROM outbox.rotate()",
         "SELECT outbox.grant_roles()",
         "SELECT * FROM outbox.route('t', 0)",
-        "SELECT outbox.create_partition(1, 9, 0)",
+        "SELECT outbox.create_partition(1, 9, 0, 1, 'standard')",
         "CREATE TABLE outbox.mine ()",
     )
 
