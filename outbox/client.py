@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
+from outbox import backfill as backfills
 from outbox import operations, schedules, subscription
 from outbox.binding import Binding
 from outbox.connection import AsyncTransaction
@@ -129,6 +130,53 @@ class Outbox(Requests):
         return self._run(
             operations.declare_topic(checked(name), partitions, max_priority, deduplication_window), connection
         )
+
+    def alter_topic(
+        self,
+        connection: Any,
+        name: str,
+        *,
+        partitions: int | None = None,
+        max_priority: int | None = None,
+        retention: str | None = None,
+    ) -> bool | Awaitable[bool]:
+        """Give a topic other partitions, priorities or another retention class, when the caller's transaction commits.
+
+        Publishers go on. What is published from then on lies in new partitions, which a subscription reads when it has
+        read all of those before (an ordered one: settled), so that the messages of a key stay in order.
+
+        Args:
+            partitions: 1 to 1,024; None: as many as it has. Like this the others, too.
+
+        Returns:
+            False if nothing was to be changed.
+
+        Raises:
+            TopicNotDeclared: there is no such topic.
+            InvalidDeclaration: it can't be so.
+        """
+        operation = operations.alter_topic(checked(name), partitions, max_priority, retention)
+        return self._run(operation, connection)
+
+    def backfill(self, connection: Any, subscription: str, topic: str, query: str) -> int | Awaitable[int]:
+        """Let a new subscription read what a query finds, and then a topic: under one snapshot, no gap and no overlap.
+
+        In the caller's transaction, which must be REPEATABLE READ and have written nothing; does not commit. The rows
+        come as messages of the topic with the header `outbox-backfill`. Publishers and other readers go on.
+
+        Args:
+            subscription: one that does not read the topic yet; it is created if there is none.
+            query: SQL with the columns `key` and `payload` (JSON), run with the connection's rights.
+
+        Returns:
+            How many rows there were.
+
+        Raises:
+            NotOwnTransaction: the transaction is not REPEATABLE READ, or has written.
+            TopicNotDeclared: there is no such topic.
+            InvalidDeclaration: the subscription reads the topic already, or a row has no payload.
+        """
+        return self._run(backfills.backfill(subscription, checked(topic), query), connection)
 
     def subscribe(
         self,

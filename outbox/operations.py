@@ -148,6 +148,15 @@ def declare_topic(
     )
 
 
+def alter_topic(name: str, partitions: int | None, max_priority: int | None, retention: str | None) -> Operation[bool]:
+    """Returns whether that changed anything."""
+    rows = yield Statement(
+        "SELECT outbox.alter_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int), CAST(%s AS text))",
+        (name, partitions, max_priority, retention),
+    )
+    return bool(rows[0][0])
+
+
 def once(consumer: str, key: str, remembered: timedelta) -> Operation[bool]:
     rows = yield Statement(
         "SELECT outbox.once(CAST(%s AS text), CAST(%s AS text), make_interval(secs => CAST(%s AS float8)))",

@@ -15,8 +15,9 @@ BEGIN
     END IF;
     PERFORM FROM outbox.subscription s WHERE s.id = adopt.subscription_id FOR KEY SHARE;
     WITH placed AS (
-        INSERT INTO outbox.cursor (subscription_id, partition_id)
-        SELECT adopt.subscription_id, missing FROM outbox.without_cursor(adopt.subscription_id) AS missing
+        INSERT INTO outbox.cursor (subscription_id, partition_id, waits)
+        SELECT adopt.subscription_id, missing, outbox.has_older(adopt.subscription_id, missing)
+        FROM outbox.without_cursor(adopt.subscription_id) AS missing
         ON CONFLICT DO NOTHING
         RETURNING partition_id
     )

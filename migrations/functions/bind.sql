@@ -38,8 +38,8 @@ BEGIN
         VALUES (reader, bind.pattern, nullif(bind.headers, '{}'), bind.match, bind.filter, bind.alternate)
         ON CONFLICT DO NOTHING
     ), placed AS (
-        INSERT INTO outbox.cursor (subscription_id, partition_id)
-        SELECT reader, unnest(unread)
+        INSERT INTO outbox.cursor (subscription_id, partition_id, waits)
+        SELECT reader, u, outbox.has_older(reader, u) FROM unnest(unread) AS u
         ON CONFLICT DO NOTHING
         RETURNING partition_id
     )

@@ -30,7 +30,7 @@ BEGIN
            <> (declare_topic.partitions, declare_topic.max_priority, declare_topic.retention) THEN
             RAISE EXCEPTION 'topic "%" exists with % partitions, max_priority % and retention "%"',
                 name, declared.partitions, declared.max_priority, declared.retention
-                USING ERRCODE = 'OB007', HINT = 'Declare it as it is, or under another name.';
+                USING ERRCODE = 'OB007', HINT = 'Declare it as it is, or change it with outbox.alter_topic().';
         END IF;
         IF declared.deduplication_window <> declare_topic.deduplication_window THEN
             UPDATE outbox.topic t SET deduplication_window = declare_topic.deduplication_window WHERE t.id = declared.id;
@@ -38,17 +38,8 @@ BEGIN
         RETURN declared.id;
     END IF;
 
-    FOR number IN 0 .. declare_topic.partitions - 1 LOOP
-        FOR priority IN 0 .. declare_topic.max_priority LOOP
-            PERFORM outbox.create_partition(new_id, number, priority, 1, declare_topic.retention);
-        END LOOP;
-    END LOOP;
-    PERFORM outbox.adopt(s.id, false) FROM outbox.subscription s
-    WHERE EXISTS (SELECT FROM outbox.binding b
-                  WHERE b.subscription_id = s.id AND outbox.topic_matches(declare_topic.name, b.pattern));
+    SELECT * INTO declared FROM outbox.topic t WHERE t.id = new_id;
+    PERFORM outbox.create_partitions(declared);
     UPDATE outbox.topic t SET guards = outbox.guards_of(t.name) WHERE t.id = new_id AND outbox.guards_of(t.name) IS NOT NULL;
-    IF current_setting('outbox.notify', true) IS DISTINCT FROM 'off' THEN
-        PERFORM pg_notify('outbox', new_id::text);
-    END IF;
     RETURN new_id;
 END $$;

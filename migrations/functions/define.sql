@@ -38,7 +38,8 @@ BEGIN
         JOIN outbox.topic t ON outbox.topic_matches(t.name, b ->> 'pattern')
         JOIN outbox.partition p ON p.topic_id = t.id
         LEFT JOIN outbox.subscription s ON s.name = d.wanted ->> 'name'
-        WHERE NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = s.id AND c.partition_id = p.id)
+        WHERE coalesce(p.backfill_for = s.id, p.backfill_for IS NULL)
+          AND NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = s.id AND c.partition_id = p.id)
     ) AS new;
     WITH running AS MATERIALIZED (
         SELECT outbox.open_xids(pg_current_snapshot()) AS xids
@@ -58,8 +59,8 @@ BEGIN
         PERFORM outbox.define_one(wanted);
     END LOOP;
     WITH placed AS (
-        INSERT INTO outbox.cursor (subscription_id, partition_id)
-        SELECT s.id, (at ->> 'partition_id')::int
+        INSERT INTO outbox.cursor (subscription_id, partition_id, waits)
+        SELECT s.id, (at ->> 'partition_id')::int, outbox.has_older(s.id, (at ->> 'partition_id')::int)
         FROM jsonb_array_elements(places) AS at JOIN outbox.subscription s ON s.name = at ->> 'name'
         ON CONFLICT DO NOTHING
         RETURNING *

@@ -7,4 +7,6 @@ BEGIN
     PERFORM outbox.take_turns(array_agg(reader), array_agg(p)) FROM unnest(partition_ids) AS p HAVING count(*) > 0;
     DELETE FROM outbox.cursor c WHERE c.subscription_id = reader AND c.partition_id = ANY (partition_ids);
     DELETE FROM outbox.position p WHERE p.subscription_id = reader AND p.partition_id = ANY (partition_ids);
+    UPDATE outbox.partition p SET backfill_for = 0  -- nobody's: bound again, it is not to be read again
+    WHERE p.id = ANY (partition_ids) AND p.backfill_for = reader;
 END $$;

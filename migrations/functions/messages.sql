@@ -3,9 +3,13 @@
 CREATE FUNCTION outbox.messages(partition_id int, first bigint, last bigint) RETURNS SETOF outbox.message
 LANGUAGE plpgsql STABLE
 AS $$
+DECLARE
+    slots record;
 BEGIN
+    SELECT p.first_slot, p.last_slot INTO slots FROM outbox.partition p WHERE p.id = messages.partition_id;
     RETURN QUERY
     SELECT m.* FROM outbox.message m
-    WHERE m.partition_id = messages.partition_id AND m."offset" BETWEEN messages.first AND messages.last
+    WHERE m.slot BETWEEN slots.first_slot AND slots.last_slot AND m.partition_id = messages.partition_id
+      AND m."offset" BETWEEN messages.first AND messages.last
     ORDER BY m."offset";
 END $$;

@@ -1,10 +1,14 @@
 -- The partitions that a subscription should look into, highest priority first, otherwise in random order: those whose
 -- log ends beyond the cursor, and those where a transaction that was open has ended. "ended" before "offset" means that
 -- the sequence went backwards. Reads one position and one sequence a partition. Internal: see pull.
-CREATE FUNCTION outbox.news(reader int) RETURNS TABLE (partition_id int, "offset" bigint, ended bigint, priority smallint, is_filtered boolean)
+CREATE FUNCTION outbox.news(reader int) RETURNS TABLE (
+    partition_id int, "offset" bigint, ended bigint, priority smallint, first_slot smallint, last_slot smallint, waits boolean,
+    is_filtered boolean
+)
 LANGUAGE sql VOLATILE
 AS $$
-SELECT c.partition_id, p."offset", log.ended, part.priority, (SELECT s.is_filtered FROM outbox.subscription s WHERE s.id = reader)
+SELECT c.partition_id, p."offset", log.ended, part.priority, part.first_slot, part.last_slot, c.waits,
+       (SELECT s.is_filtered FROM outbox.subscription s WHERE s.id = reader)
 FROM outbox.cursor c
 JOIN outbox.partition part ON part.id = c.partition_id
 CROSS JOIN LATERAL (

@@ -24,6 +24,11 @@ DECLARE
     ends bigint[];
     offsets bigint[];
     priorities smallint[];
+    waiting_ones int[];  -- partitions that are read when those of an older generation have been
+    bound bigint;
+    some_are_held boolean := false;
+    low_slot smallint;
+    high_slot smallint;
     expected bigint;
     waiting numeric;  -- offsets that wait, if some of them may be too much
     start bigint;
@@ -37,6 +42,7 @@ DECLARE
     turns int[] := '{}';
     turn_starts bigint[] := '{}';
     turn_ends bigint[] := '{}';
+    turn_bounds bigint[] := '{}';
     wanted bigint;
     now timestamptz := clock_timestamp();
     due_after timestamptz := CASE WHEN overdue THEN '-infinity' ELSE now - interval '5 seconds' END;
@@ -93,8 +99,9 @@ BEGIN
             SELECT FROM outbox.redelivery r
             WHERE r.subscription_id = reader.id AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now))::int);
     SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority),
-           coalesce(bool_or(n.is_filtered), false)
-    INTO candidates, ends, offsets, priorities, reader.is_filtered  -- of the moment in which the cursors were seen
+           coalesce(bool_or(n.is_filtered), false), min(n.first_slot), max(n.last_slot),
+           array_agg(n.partition_id) FILTER (WHERE n.waits)
+    INTO candidates, ends, offsets, priorities, reader.is_filtered, low_slot, high_slot, waiting_ones  -- of the moment in which the cursors were seen
     FROM outbox.news(reader.id) AS n;
     -- where some of it is passed over, more may be read than is asked for
     max_read := CASE WHEN reader.is_filtered OR reader.ttl IS NOT NULL THEN greatest(max_messages, 1000) ELSE max_messages END;
@@ -121,6 +128,12 @@ BEGIN
         IF pg_try_advisory_xact_lock(outbox.turn_lock(reader.id, candidates[i])) THEN
             CONTINUE WHEN reader.on_failure IS NOT NULL
                       AND NOT outbox.is_in_order(reader.id, candidates[i], reader.on_failure);
+            bound := 9223372036854775807;
+            IF candidates[i] = ANY (waiting_ones) THEN
+                bound := CASE WHEN outbox.older_is_read(reader, candidates[i]) THEN ends[i] END;
+                some_are_held := some_are_held OR bound IS NULL;
+                CONTINUE WHEN bound IS NULL;
+            END IF;
             start := CASE WHEN waiting > reader.max_backlog
                           THEN outbox.kept_from(candidates[i], offsets[i], ends[i],
                                                 outbox.allotted(reader.max_backlog, i, offsets, ends, priorities))
@@ -128,6 +141,7 @@ BEGIN
             turns := turns || candidates[i];
             turn_starts := turn_starts || start;
             turn_ends := turn_ends || ends[i];
+            turn_bounds := turn_bounds || bound;
             wanted := wanted - (ends[i] - start);
         END IF;
     END LOOP;
@@ -135,16 +149,20 @@ BEGIN
     -- 3. Read late and fresh messages and the snapshot, and write down where the cursors stand; and redeliveries that are due.
     IF budget IS NULL AND NOT reader.is_filtered AND reader.on_failure IS NULL THEN
         IF turns <> '{}' THEN
-            RETURN QUERY SELECT * FROM outbox.take(reader, worker, turns, turn_starts, turn_ends, max_messages - due, max_read - due,
-                                                   max_bytes, lease_size, coalesce(leased, reader.guarantee <> 'at-most-once'), now);
+            RETURN QUERY SELECT * FROM outbox.take(reader, worker, turns, turn_starts, turn_ends, turn_bounds, low_slot, high_slot,
+                                                   max_messages - due, max_read - due, max_bytes, lease_size, coalesce(leased, reader.guarantee <> 'at-most-once'), now);
+            some_are_held := some_are_held AND NOT FOUND;  -- else the worker looks again anyway
         END IF;
         IF due > 0 THEN
             RETURN QUERY SELECT * FROM outbox.take_due(reader, worker, due, max_bytes, now, due_after);
         END IF;
+        IF some_are_held THEN
+            RETURN NEXT outbox.again_in(0.05);
+        END IF;
     ELSE
         FOR piece IN
-            SELECT t.* FROM outbox.take(reader, worker, turns, turn_starts, turn_ends, max_messages - due, max_read,
-                                        max_bytes, CASE WHEN reader.on_failure IS NULL THEN lease_size END,
+            SELECT t.* FROM outbox.take(reader, worker, turns, turn_starts, turn_ends, turn_bounds, low_slot, high_slot,
+                                        max_messages - due, max_read, max_bytes, CASE WHEN reader.on_failure IS NULL THEN lease_size END,
                                         coalesce(leased, reader.guarantee <> 'at-most-once'), now) AS t
             WHERE turns <> '{}'
             UNION ALL
@@ -158,6 +176,8 @@ BEGIN
         END IF;
         IF budget - given < 1 THEN
             RETURN NEXT outbox.again_in((1 - budget + given) / reader.rate);
+        ELSIF some_are_held AND given = 0 THEN
+            RETURN NEXT outbox.again_in(0.05);
         ELSIF given < max_messages AND (reader.is_filtered OR reader.on_failure = 'park') AND outbox.has_more(reader) THEN
             RETURN NEXT outbox.again_in(CASE WHEN turns = '{}' THEN 0.05 ELSE 0 END);  -- somebody else may have all the turns
         END IF;

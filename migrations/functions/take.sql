@@ -1,9 +1,11 @@
 -- The heart of pull: reads late and fresh messages of the partitions whose turn it is, leases them, and moves the cursors. ONE
 -- statement reads, with one snapshot, and our xid is drawn after it. Fresh rows are found by (partition_id, "offset"), late ones by
 -- xid. "ends" are the ends of the logs, read before: a cursor that has taken all it sees moves there, over the holes of rollbacks.
--- "starts": what lies before is passed over. max_read bounds what is read, with what is filtered out. Internal: see pull_batches.
+-- "starts": what lies before is passed over; "bounds": what lies beyond waits. max_read bounds what is read, with what is filtered out.
+-- Internal: see pull_batches.
 CREATE FUNCTION outbox.take(
-    reader outbox.subscription, worker bigint, turns int[], starts bigint[], ends bigint[], max_messages int, max_read int,
+    reader outbox.subscription, worker bigint, turns int[], starts bigint[], ends bigint[], bounds bigint[],
+    first_slot smallint, last_slot smallint, max_messages int, max_read int,
     max_bytes bigint, lease_size int, leased boolean, now timestamptz
 ) RETURNS SETOF outbox.batch
 LANGUAGE plpgsql
@@ -30,10 +32,10 @@ BEGIN
     -- 1. Read. A piece goes into one lease; what has another fate is a piece of its own; a turn without messages is a row, too.
     FOR piece IN
         WITH turn AS MATERIALIZED (
-            SELECT t.nth, t.partition_id, t.ended, greatest(p."offset", t.start) AS start, p.ctid AS place, p."offset", p.open, p.floor,
+            SELECT t.nth, t.partition_id, t.ended, t.bound, greatest(p."offset", t.start) AS start, p.ctid AS place, p."offset", p.open, p.floor,
                    part.number, part.priority, topic.name AS topic,
                    CASE WHEN reader.is_filtered THEN outbox.conditions(reader.id, topic.name) END AS conditions
-            FROM unnest(turns, starts, ends) WITH ORDINALITY AS t (partition_id, start, ended, nth)
+            FROM unnest(turns, starts, ends, bounds) WITH ORDINALITY AS t (partition_id, start, ended, bound, nth)
             CROSS JOIN LATERAL (
                 SELECT p.ctid, p."offset", p.open, p.floor FROM outbox.position p
                 WHERE p.subscription_id = reader.id AND p.partition_id = t.partition_id
@@ -44,7 +46,7 @@ BEGIN
         ), found AS (
             SELECT t.nth, false AS fresh, t.partition_id, t.conditions, m.*
             FROM turn t
-            CROSS JOIN LATERAL outbox.late(t.partition_id, t.open, t.floor, t."offset", max_read) AS m
+            CROSS JOIN LATERAL outbox.late(t.partition_id, t.open, t.floor, t."offset", max_read, first_slot, last_slot) AS m
             WHERE t.open <> '{}'
             UNION ALL
             SELECT t.nth, true, t.partition_id, t.conditions, m.*
@@ -52,7 +54,8 @@ BEGIN
             CROSS JOIN LATERAL (
                 SELECT m.xid, m."offset", m.published_at, m.key, m.headers, m.payload, m.body, m.expires_at
                 FROM outbox.message m
-                WHERE m.partition_id = t.partition_id AND m."offset" > t.start
+                WHERE m.slot BETWEEN first_slot AND last_slot
+                  AND m.partition_id = t.partition_id AND m."offset" > t.start AND m."offset" <= t.bound
                 ORDER BY m."offset" LIMIT max_read
             ) AS m
         ), weighed AS (

@@ -8,6 +8,8 @@ CREATE TABLE outbox.partition (
     priority smallint NOT NULL,
     generation smallint NOT NULL,
     retention text NOT NULL REFERENCES outbox.retention (name),
+    first_slot smallint NOT NULL,
+    last_slot smallint NOT NULL,
     backfill_for int,
     sequence regclass NOT NULL,
     UNIQUE NULLS NOT DISTINCT (topic_id, priority, number, generation, backfill_for)
@@ -16,9 +18,11 @@ CREATE TABLE outbox.partition (
 COMMENT ON COLUMN outbox.partition.priority IS 'The higher number is delivered first.';
 
 COMMENT ON COLUMN outbox.partition.generation IS
-    'Publishers write that of the topic. An ordered subscription reads one when it has taken all of those before.';
+    'Publishers write that of the topic. A subscription reads one when it has read all of those before.';
 
 COMMENT ON COLUMN outbox.partition.retention IS 'The class whose slots its messages are in: that of the topic when it was created.';
+
+COMMENT ON COLUMN outbox.partition.first_slot IS 'With last_slot: where its messages may lie, so that a read looks nowhere else.';
 
 COMMENT ON COLUMN outbox.partition.backfill_for IS
     'The subscription for which rows were put into the log that were there before it (generation 0). NULL: everybody may read it.';

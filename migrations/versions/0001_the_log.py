@@ -12,15 +12,16 @@ deduplication inbox scheduled schedule tick allowance owner
 
 FUNCTIONS = """
 schema_version wake_lock turn_lock key_hash partition_number topic_matches require_own_transaction log_end open_xids
-subscription_id place create_partition without_cursor guards_of has_conditions adopt note_bindings declare_topic
+subscription_id place has_older without_cursor guards_of has_conditions adopt note_bindings
+create_partition create_partitions declare_topic alter_topic
 subscribe configure check_filter filter_problem bind seek require_read_committed lock_subscriptions partitions_of
 drop_cursors unbind unsubscribe define_one define
-wake slot route
+wake slot route start_backfill add_to_backfill backfill
 key_slot slot_lock enter_slot known_key known_keys claim_keys once
 require_room publish publish_unique publish_many
 lane_of lane_is_taken is_next is_in_order take_turns leave_lanes stuck_lanes mend_lanes change_order
 redelivery_of messages reply_to
-news backlog has_more new_lease_id late
+news older_is_read backlog has_more new_lease_id late
 conditions fits_filter fits_any fits
 add_error publish_dead_letters bury
 again_in take history_of is_expired expire_redeliveries take_due

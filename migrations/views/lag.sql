@@ -2,7 +2,7 @@
 -- since transactions that rolled back leave holes until the cursor has passed them.
 CREATE VIEW outbox.lag AS
 SELECT s.name AS subscription, t.name AS topic, p.number AS partition, p.priority, p.id AS partition_id,
-       log.ended AS last_offset, at."offset" AS "offset", greatest(log.ended - at."offset", 0) AS lag,
+       p.generation, log.ended AS last_offset, at."offset" AS "offset", greatest(log.ended - at."offset", 0) AS lag,
        cardinality(at.open) AS open_transactions
 FROM outbox.cursor c
 JOIN outbox.subscription s ON s.id = c.subscription_id

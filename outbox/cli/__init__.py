@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from outbox import __version__
 from outbox.cli import (
+    backfill,
     dead,
     definitions,
     demo,
@@ -56,6 +57,7 @@ app.command("cancel")(route.cancel)
 app.command("edit")(route.edit)
 app.command("request")(request.request)
 app.command("worker")(worker.worker)
+app.command("backfill")(backfill.backfill)
 app.command("pause")(flow.pause)
 app.command("resume")(flow.resume)
 app.command("purge")(flow.purge)

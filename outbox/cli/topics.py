@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from outbox import duration
+from outbox import duration, operations
 from outbox.cli.options import DatabaseUrl, Json, complain, console, print_json, run, usage
 from outbox.definitions import Definitions, Topic, topics
 from outbox.definitions.change import Change
@@ -67,7 +67,7 @@ def declare(
     retention: Annotated[str, typer.Option(help="A retention class.")] = "standard",
     deduplication_window: Annotated[str, typer.Option(help="How long idempotency keys are remembered.")] = "7d",
 ) -> None:
-    """Create a topic; the same again changes nothing. Partitions, priorities and retention can't be changed later."""
+    """Create a topic; the same again changes nothing. `outbox topics alter` gives one other partitions."""
     try:
         window = duration.parse(deduplication_window)
     except ValueError as error:
@@ -80,9 +80,29 @@ def declare(
     elif change.problem:
         complain(f"topic {name}: {'; '.join((*change.lines, change.problem))}")
         raise typer.Exit(1)
+    elif change.action == "change" and not all(line.startswith("deduplication_window") for line in change.lines):
+        complain(f"topic {name} exists ({'; '.join(change.lines)}): `outbox topics alter` changes it")
+        raise typer.Exit(1)
     else:
         run(topics.apply([change]), database_url)
         typer.echo(f"topic {name} {change.action}d")
+
+
+@app.command()
+def alter(
+    database_url: DatabaseUrl,
+    name: Name,
+    partitions: Annotated[int | None, typer.Option(help="1 to 1,024 ordered sub-logs.")] = None,
+    max_priority: Annotated[int | None, typer.Option(help="0 to 9; the higher is delivered first.")] = None,
+    retention: Annotated[str | None, typer.Option(help="A retention class.")] = None,
+) -> None:
+    """Give a topic other partitions, priorities or retention, while it is in use.
+
+    What is published from now on lies in new partitions; subscriptions read it when they have read all of the old ones,
+    so that the messages of a key stay in order.
+    """
+    changed = run(operations.alter_topic(name, partitions, max_priority, retention), database_url)
+    typer.echo(f"topic {name} {'altered' if changed else 'is so already'}")
 
 
 def _change(name: str, topic: Topic) -> Operation[Change | None]:

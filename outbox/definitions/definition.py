@@ -26,7 +26,7 @@ _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A topic. Partitions, max_priority and retention can't be changed once it exists."""
+    """A topic."""
 
     #: Ordered sub-logs, 1 to 1,024; a key always goes to the same one.
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1

@@ -5,14 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from outbox import duration
+from outbox import duration, operations
 from outbox.definitions.change import Change
 from outbox.definitions.definition import Topic
 from outbox.operations import Operation, Statement
 
 SECTION = "topics"
-
-_FIXED = ("partitions", "max_priority", "retention")
 
 
 def read() -> Operation[dict[str, Topic]]:
@@ -55,17 +53,15 @@ def diff(name: str, wanted: Topic, found: Topic | None, classes: list[str]) -> C
     if not differing:
         return None
     lines = tuple(f"{f}: {_text(getattr(found, f))} → {_text(getattr(wanted, f))}" for f in differing)
-    fixed = ", ".join(field for field in differing if field in _FIXED)
-    problem = f"{fixed} of a topic that exists can't be changed: define it as it is, or under another name"
-    return Change(
-        section=SECTION, name=name, action="change", lines=lines, problem=problem if fixed else None, order=wanted
-    )
+    return Change(section=SECTION, name=name, action="change", lines=lines, order=wanted)
 
 
 def apply(changes: list[Change]) -> Operation[None]:
     """Do it, in the caller's transaction."""
     for change in changes:
         topic: Topic = change.order
+        if change.action == "change":
+            yield from operations.alter_topic(change.name, topic.partitions, topic.max_priority, topic.retention)
         yield Statement(
             "SELECT outbox.declare_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int), CAST(%s AS text), "
             "make_interval(secs => CAST(%s AS float8)))",

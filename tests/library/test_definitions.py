@@ -252,14 +252,14 @@ def test_a_file_that_is_not_there_is_one_line(desk: Desk) -> None:
     assert desk.apply(code=1) == f"outbox: {desk.path} can't be read: No such file or directory\n"
 
 
-def test_a_topic_that_exists_keeps_its_partitions(desk: Desk) -> None:
+def test_a_topic_that_exists_gets_the_partitions_that_the_file_says(desk: Desk) -> None:
     desk.database.execute("SELECT outbox.declare_topic('orders.placed', 2)")
     before = contents(desk.database)
-    for arguments in ((), ("--dry-run",)):
-        shown = desk.apply(*arguments, code=1)
-        assert "partitions: 2 → 4" in shown
-        assert "topics.orders.placed: partitions, max_priority of a topic that exists can't be changed" in shown
-        assert contents(desk.database) == before
+    assert "partitions: 2 → 4" in desk.apply("--dry-run")
+    assert contents(desk.database) == before
+    assert "partitions: 2 → 4" in desk.apply()
+    assert desk.database.value("SELECT partitions FROM outbox.topic WHERE name = 'orders.placed'") == 4
+    assert desk.apply("--check") == desk.apply("--dry-run")
 
 
 def test_what_is_exported_can_be_applied_elsewhere_and_exports_the_same(

@@ -34,7 +34,9 @@ def test_topics_are_listed_shown_and_declared(operator: Operator) -> None:
         "topic t is there as it is\n"
     )
     assert "changed" in operator("topics", "declare", "t", "--partitions", "2", "--deduplication-window", "2d")
-    assert "partitions: 2 → 3" in operator("topics", "declare", "t", "--partitions", "3", code=1)
+    refused = operator("topics", "declare", "t", "--partitions", "3", code=1)
+    assert "partitions: 2 → 3" in refused
+    assert "outbox topics alter" in refused
     assert "'gold'" in operator("topics", "declare", "u", "--retention", "gold", code=1)
     assert "is not a duration" in operator("topics", "declare", "u", "--deduplication-window", "soon", code=2)
     expected = {

@@ -135,7 +135,7 @@ def test_a_worker_reads_no_payload_but_by_pulling(users: Users) -> None:
         'UPDATE outbox.position SET "offset" = 0',
         "SELECT outbox.seek('s', 1, 0)",
         "SELECT outbox.redrive('s')",
-        "SELECT * FROM outbox.take(NULL, 1, '{}', '{}', '{}', 1, 1, 1, 1, true, now())",
+        "SELECT * FROM outbox.take(NULL, 1, '{}', '{}', '{}', '{}', 0::smallint, 0::smallint, 1, 1, 1, 1, true, now())",
         "SELECT * FROM outbox.messages(1, 0, 10)",
     )
 
