@@ -33,6 +33,7 @@ DEFINE = "engine/test_define.py::test_"
 KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::test_", "engine/test_rotate.py::test_"
 REPLY = "engine/test_reply_to.py::test_"
 DEAD = "engine/test_dead_letters.py::test_"
+ALTER, BACKFILL = "engine/test_alter_topic.py::test_", "engine/test_backfill.py::test_"
 ROUTING, FLOW = "engine/test_routing.py::test_", "engine/test_flow.py::test_"
 
 MUTATIONS = [
@@ -352,6 +353,41 @@ MUTATIONS = [
         "WHERE outbox.is_expired(r.expires_at, r.published_at, reader.ttl, now)) THEN",
         "WHERE false) THEN",
         FLOW + "a_redelivery_that_is_too_old_is_not_delivered_and_makes_room",
+    ),
+    Mutation(
+        "new partitions are read before the old ones",
+        "pull_batches.sql",
+        "IF candidates[i] = ANY (waiting_ones) THEN",
+        "IF false THEN",
+        ALTER + "what_was_published_before_comes_before_what_comes_after",
+    ),
+    Mutation(
+        "new partitions don't wait for late messages of the old ones",
+        "older_is_read.sql",
+        "OR NOT p.open <@ ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot()))",
+        "",
+        ALTER + "the_new_partitions_wait_for_a_transaction_that_publishes_to_the_old_ones",
+    ),
+    Mutation(
+        "new partitions don't wait for what the old ones have in flight",
+        "older_is_read.sql",
+        "reader.on_failure IS NOT NULL",
+        "false",
+        ALTER + "an_ordered_subscription_reads_the_new_ones_when_the_old_are_settled",
+    ),
+    Mutation(
+        "a backfill forgets who committed between its snapshot and its look at the log",
+        "start_backfill.sql",
+        "running := outbox.open_xids(pg_current_snapshot());",
+        "running := ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot()));",
+        BACKFILL + "a_snapshot_that_was_taken_before_is_the_cut",
+    ),
+    Mutation(
+        "the rows of an earlier backfill come again",
+        "drop_cursors.sql",
+        "SET backfill_for = 0",
+        "SET backfill_for = backfill_for",
+        BACKFILL + "bound_again_it_can_be_filled_again_and_gets_the_rows_once",
     ),
 ]
 

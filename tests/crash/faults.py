@@ -215,6 +215,18 @@ def publish_hugely(shop: Shop, chance: random.Random) -> None:
 
 
 @fault(weight=1)
+def alter_topic(shop: Shop, chance: random.Random) -> None:
+    """The topic gets other numbers of partitions, in full work."""
+    for _ in range(3):
+        shop.wait_for_effects(50)
+        _moment(chance)
+        partitions = chance.randint(1, 12)
+        statement = f"SELECT CASE WHEN outbox.alter_topic('orders', {partitions}) THEN 1 ELSE 2 END"
+        wait_for(partial(shop.value, statement), f"{partitions} partitions")
+        shop.note(f"{partitions} partitions")
+
+
+@fault(weight=1)
 def restore_elsewhere(shop: Shop, chance: random.Random) -> None:
     """With a backlog: dump, restore into a fresh cluster, and go on there."""
     with shop.cluster_lock:

@@ -1,9 +1,10 @@
 """The engine under everything at once, straight in SQL: a ledger says what was lost, doubled, made up or reordered.
 
 Publishers roll back, use savepoints, dawdle, publish in bulk and lock their keys; one transaction is huge, one holds an
-xid open and writes nothing, one is prepared. Pullers roll back, nack, release, and die with leases in their hands. Each
-effect is written in the transaction that settles its message. Routed, one subscription takes half of the messages by
-their headers, and an alternate what that one does not take: together all, each once.
+xid open and writes nothing, one is prepared. The topic gets other numbers of partitions. Pullers roll back, nack, release,
+and die with leases in their hands. Each effect is written in the transaction that settles its message. Routed, one
+subscription takes half of the messages by their headers, and an alternate what that one does not take: together all, each
+once.
 
     python -m tests.engine.stress [seconds] [seed]
 """
@@ -84,7 +85,7 @@ class Stress:
         self.prepare()
         self.until = time.monotonic() + self.seconds
         parts = [(self.publish, n) for n in range(self.publishers)]
-        parts += [(self.publish_hugely, 0), (self.hold_an_xid, 0), (self.prepare_a_transaction, 0)]
+        parts += [(self.publish_hugely, 0), (self.hold_an_xid, 0), (self.prepare_a_transaction, 0), (self.alter, 0)]
         publishing = [self.thread(what, n) for what, n in parts]
         pulling = [self.thread(self.pull, n) for n in range(self.pullers)]
         for thread in publishing:
@@ -180,6 +181,12 @@ class Stress:
             db.execute(f"COMMIT PREPARED 'stress-{self.seed}'")
             with self.lock:
                 self.ledger.published.append("prepared")
+
+    def alter(self, number: int, chance: random.Random) -> None:
+        with psycopg.connect(self.url, autocommit=True) as db:
+            for _ in range(3):
+                time.sleep(self.seconds * chance.uniform(0.1, 0.3))
+                db.execute("SELECT outbox.alter_topic('t', %s)", (chance.randint(1, 5),))
 
     def pull(self, number: int, chance: random.Random) -> None:
         with psycopg.connect(self.url) as db:
