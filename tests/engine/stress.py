@@ -1,10 +1,10 @@
 """The engine under everything at once, straight in SQL: a ledger says what was lost, doubled, made up or reordered.
 
 Publishers roll back, use savepoints, dawdle, publish in bulk and lock their keys; one transaction is huge, one holds an
-xid open and writes nothing, one is prepared. The topic gets other numbers of partitions. Pullers roll back, nack, release,
-and die with leases in their hands. Each effect is written in the transaction that settles its message. Routed, one
-subscription takes half of the messages by their headers, and an alternate what that one does not take: together all, each
-once.
+xid open and writes nothing, one is prepared. The topic gets other numbers of partitions. Pullers roll back, nack,
+release, and die with leases in their hands. Each effect is written in the transaction that settles its message. Routed,
+one subscription takes half of the messages by their headers, and an alternate what that one does not take: together
+all, each once.
 
     python -m tests.engine.stress [seconds] [seed]
 """
