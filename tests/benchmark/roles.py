@@ -23,6 +23,7 @@ import psycopg
 
 from tests.benchmark.competitors import named
 from tests.benchmark.competitors.competitor import Work, insert_order, order
+from tests.benchmark.figures import percentile
 from tests.benchmark.notes import Notes
 
 
@@ -116,16 +117,19 @@ def publish_steadily(
     return {"rolled_back": given_up}
 
 
-def publish_at_full_speed(competitor: str, url: str, notes: str, seconds: float, start: int, step: int) -> None:
+def publish_at_full_speed(
+    competitor: str, url: str, notes: str, seconds: float, start: int, step: int
+) -> dict[str, float]:
     """One transaction a message, without a pause, with numbers start, start + step, …; note when COMMIT returned."""
-    page = Notes(notes)
+    page, times = Notes(notes), []
     with named(competitor).publisher(url) as publisher:
         page.wait_for_start()
         until, number = time.monotonic() + seconds, start
         while time.monotonic() < until:
-            publisher.in_transaction(order(number))
+            times.append(1e6 * _timed(publisher.in_transaction, order(number)))
             page.note(number)
             number += step
+    return {"p50_us": percentile(times, 50), "p99_us": percentile(times, 99), "max_us": max(times)}
 
 
 def only_wait(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.benchmark import depth, draining, fanout, held, latency, load, publishing, soak, storage
+from tests.benchmark import depth, draining, fanout, held, latency, load, publishing, rotating, soak, storage
 from tests.benchmark.competitors import PEERS
 from tests.benchmark.workload import Metric, Workload
 
@@ -207,9 +207,18 @@ WORKLOADS: tuple[Workload, ...] = (
             Metric("rate", "read/s", "outbox", "≥ 0.5"),
             *_CPU,
         ),
-        ("outbox", "outbox (10 subscriptions)", "outbox (100 subscriptions)"),
+        ("outbox", "outbox (0 subscriptions)", "outbox (10 subscriptions)", "outbox (100 subscriptions)"),
         {"messages": 50_000, "singles": 500},
         quick={"messages": 10_000, "singles": 200},
+    ),
+    Workload(
+        "W10x10",
+        "ten subscriptions read the same topic at once, each by a process of its own",
+        fanout.all_at_once,
+        (Metric("rate", "deliveries/s, together", "outbox", "≥ 1"),),
+        ("outbox", "outbox (10 subscriptions)"),
+        {"messages": 50_000},
+        is_quick=False,
     ),
     Workload(
         "W11",
@@ -255,6 +264,21 @@ WORKLOADS: tuple[Workload, ...] = (
         {"minutes": 60.0, "rate": 0.0, "samples": ""},
         is_quick=False,
         most_rounds=1,
+    ),
+    Workload(
+        "W13",
+        "rotation under full load: four publishers and a worker while a slot of the log is emptied each second",
+        rotating.rotated,
+        (
+            Metric("p99_ratio", "p99 of a publish, with / without", goal="flat"),
+            Metric("rate_ratio", "published/s, with / without", goal="flat"),
+            Metric("p99_us_without", "p99 without, µs", end="p99_us_with"),
+            Metric("max_us_without", "highest without, µs", end="max_us_with"),
+            Metric("emptied", "slots emptied"),
+        ),
+        ("outbox",),
+        {"seconds": 20.0},
+        quick={"seconds": 4.0},
     ),
 )
 

@@ -62,6 +62,8 @@ class Work:
     is_async: bool = False
     #: Of so many messages one fails at its first try and asks for another; 0: none does. Only outbox is asked to.
     retry_one_in: int = 0
+    #: Which of the competitor's subscriptions, if it has several: only outbox is asked to.
+    reader: int = 0
 
     def __post_init__(self) -> None:
         self._notes = Notes(self.notes)

@@ -18,6 +18,12 @@ from tests.benchmark.competitors.competitor import Competitor, Kind, Publisher, 
 #: The subscription that is measured.
 READER = "reader"
 
+
+def reader(number: int) -> str:
+    """The name of a subscription: of the one that is measured, or of another."""
+    return f"other-{number}" if number else READER
+
+
 _UNSETTLED = """
 SELECT coalesce(sum(lag), 0) + (SELECT count(*) FROM outbox.lease WHERE subscription_id = s.id)
        + (SELECT count(*) FROM outbox.redelivery WHERE subscription_id = s.id)
@@ -32,7 +38,7 @@ class Ours(Competitor):
     Args:
         partitions: of the topic.
         topics: that messages are spread over, in turns; the subscription reads all by one pattern.
-        subscriptions: that get every message; one of them is run.
+        subscriptions: that get every message.
         is_pooled: does the worker connect through PgBouncer?
         one_by_one: does the handler get one message at a time, where many share a transaction?
     """
@@ -49,7 +55,7 @@ class Ours(Competitor):
         one_by_one: bool = False,
     ) -> None:
         self.name, self.is_pooled, self._one_by_one = name, is_pooled, one_by_one
-        self._partitions, self._subscriptions = partitions, subscriptions
+        self._partitions, self.subscriptions = partitions, subscriptions
         self._topics = [f"orders.{number}" for number in range(topics)]
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -65,9 +71,9 @@ class Ours(Competitor):
         with psycopg.connect(url, autocommit=True) as db:
             for topic in self._topics:
                 Outbox().declare_topic(db, topic, partitions=self._partitions)
-            for name in [READER, *(f"other-{number}" for number in range(1, self._subscriptions))]:
-                db.execute("SELECT outbox.subscribe(%s)", (name,))
-                db.execute("SELECT outbox.bind(%s, 'orders.*')", (name,))
+            for number in range(self.subscriptions):
+                db.execute("SELECT outbox.subscribe(%s)", (reader(number),))
+                db.execute("SELECT outbox.bind(%s, 'orders.*')", (reader(number),))
 
     @contextmanager
     def publisher(self, url: str) -> Iterator[Publisher]:
@@ -127,6 +133,10 @@ def four_partitions() -> Ours:
 
 def thousand_topics() -> Ours:
     return Ours("outbox (1000 topics)", topics=1_000)
+
+
+def nobody() -> Ours:
+    return Ours("outbox (0 subscriptions)", subscriptions=0)
 
 
 def ten_subscriptions() -> Ours:

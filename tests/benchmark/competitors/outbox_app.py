@@ -12,7 +12,7 @@ import psycopg
 
 from outbox import Message, Outbox, Retries, Retry
 from tests.benchmark.competitors.competitor import Work
-from tests.benchmark.competitors.outbox import READER
+from tests.benchmark.competitors.outbox import reader
 
 app = Outbox()
 work = Work.from_json(os.environ["BENCHMARK_WORK"])
@@ -62,7 +62,7 @@ def _subscribe() -> None:
         handler = insert if os.environ.get("BENCHMARK_ONE_BY_ONE") else insert_many
     if work.kind == "wait":
         handler = wait_async if work.is_async else wait
-    app.subscribe(READER, "orders.*", **settings)(handler)
+    app.subscribe(reader(work.reader), "orders.*", **settings)(handler)
 
 
 _subscribe()
