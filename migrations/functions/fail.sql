@@ -21,8 +21,9 @@ BEGIN
         FROM jsonb_to_recordset(failures) AS f (
             lease bigint, "offset" bigint, delay float8, reason text, error jsonb, charged boolean)
         JOIN unnest(leases, fail.offsets) AS asked (id, offsets) ON asked.id = f.lease
-        JOIN outbox.lease l ON l.id = asked.id AND coalesce(asked.offsets, l.offsets) @> f."offset"
+        CROSS JOIN LATERAL (SELECT l.* FROM outbox.lease l WHERE l.id = asked.id OFFSET 0) AS l
         JOIN outbox.subscription s ON s.id = l.subscription_id
+        WHERE coalesce(asked.offsets, l.offsets) @> f."offset"
     ), whole AS MATERIALIZED (
         SELECT f.*, NULL::tid AS row, m.published_at, m.key, m.headers, m.payload, m.body, nullif(m.expires_at, '-infinity') AS expires_at, '[]'::jsonb AS errors
         FROM failed f

@@ -49,7 +49,7 @@ BEGIN
     PERFORM FROM outbox.lease l WHERE l.id = ANY (leases) AND l.worker_id = worker ORDER BY l.id FOR UPDATE;
     SELECT count(DISTINCT l.id) INTO held
     FROM unnest(leases, settle.offsets) AS asked (id, offsets)
-    JOIN outbox.lease l ON l.id = asked.id AND l.worker_id = worker
+    CROSS JOIN LATERAL (SELECT l.* FROM outbox.lease l WHERE l.id = asked.id AND l.worker_id = worker OFFSET 0) AS l
     WHERE asked.offsets IS NULL OR asked.offsets <@ l.offsets AND NOT isempty(asked.offsets);
     IF held IS DISTINCT FROM cardinality(leases) THEN
         PERFORM outbox.raise_lease_lost(worker, leases);
@@ -57,14 +57,15 @@ BEGIN
     IF failures IS NOT NULL THEN
         PERFORM outbox.fail(worker, leases, settle.offsets, failures);
     END IF;
-    WITH asked AS (
-        SELECT a.id, coalesce(a.offsets, l.offsets) AS offsets
-        FROM unnest(leases, settle.offsets) AS a (id, offsets) JOIN outbox.lease l ON l.id = a.id
+    WITH asked AS MATERIALIZED (  -- by ctid from here on: a join by id may be made by a scan of all leases, dead ones included
+        SELECT l.ctid AS row, coalesce(a.offsets, l.offsets) AS offsets
+        FROM unnest(leases, settle.offsets) AS a (id, offsets)
+        CROSS JOIN LATERAL (SELECT l.ctid, l.offsets FROM outbox.lease l WHERE l.id = a.id OFFSET 0) AS l
     ), settled AS (
-        DELETE FROM outbox.lease l USING asked WHERE l.id = asked.id AND asked.offsets = l.offsets RETURNING l.*
+        DELETE FROM outbox.lease l USING asked WHERE l.ctid = asked.row AND asked.offsets = l.offsets RETURNING l.*
     ), kept AS (
         UPDATE outbox.lease l SET offsets = l.offsets - asked.offsets
-        FROM asked WHERE l.id = asked.id AND asked.offsets <> l.offsets
+        FROM asked WHERE l.ctid = asked.row AND asked.offsets <> l.offsets
     ), retried AS (
         DELETE FROM outbox.redelivery r USING settled s
         CROSS JOIN LATERAL outbox.redelivery_of(s.subscription_id, s.partition_id, lower(s.offsets), s.id) AS own (row)

@@ -68,6 +68,34 @@ def test_no_step_of_a_message_touches_more_pages_after_thousands_of_dead_rows(da
     assert not grown, f"pages touched, before and after: {grown}"
 
 
+def settle_parts(db: psycopg.Connection[Any], worker: int) -> int:
+    """The pages that it touches to settle one message of a lease, and fail the other."""
+    publish(db, "t", "done", "failed")
+    done, failed = pull(db, "s", worker, 10)
+    parts = [f"{{[{message.offset},{message.offset}]}}" for message in (done, failed)]
+    one = "outbox.settle(%s, %s, %s::text[]::int8multirange[], %s::jsonb)"
+    return pages(db, one, worker, [done.lease], parts[:1], None) + pages(
+        db, one, worker, [failed.lease], parts[1:], failure(failed.lease, failed.offset, delay=3600)
+    )
+
+
+def test_a_settlement_of_parts_touches_no_more_pages_after_autovacuum_has_counted_the_dead(database, db) -> None:
+    """With statistics that say that hardly any lease lives, joins by their id were made by a scan of all of them."""
+    publish(db, "t", "first")
+    subscribe(db, "s", "t")
+    worker = register(db)
+    holder = database.connect()
+    holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    value(holder, "SELECT 1")
+    settle(db, worker, pull(db, "s", worker))
+    churn(db, worker, 20)
+    before = min(settle_parts(db, worker) for _ in range(8))
+    churn(db, worker, 600)
+    db.execute("VACUUM ANALYZE outbox.lease")
+    after = min(settle_parts(db, worker) for _ in range(8))
+    assert after <= before + 12
+
+
 def test_a_pull_reads_what_it_takes_and_not_the_log_whatever_the_statistics_say(database: Database, db) -> None:
     """Few distinct xids, or statistics of an empty table, once made the planner read the whole log at every pull."""
     publish(db, "t", "first")
