@@ -37,6 +37,10 @@ def test_topics_are_listed_shown_and_declared(operator: Operator) -> None:
     refused = operator("topics", "declare", "t", "--partitions", "3", code=1)
     assert "partitions: 2 → 3" in refused
     assert "outbox topics alter" in refused
+    assert operator("topics", "alter", "t", "--partitions", "3") == "topic t altered\n"
+    assert operator("topics", "alter", "t", "--partitions", "3") == "topic t is so already\n"
+    assert "OB" not in operator("topics", "alter", "u", "--partitions", "3", code=1)
+    assert operator("topics", "alter", "t", "--partitions", "2") == "topic t altered\n"
     assert "'gold'" in operator("topics", "declare", "u", "--retention", "gold", code=1)
     assert "is not a duration" in operator("topics", "declare", "u", "--deduplication-window", "soon", code=2)
     expected = {
