@@ -9,7 +9,7 @@ from outbox.model import Message
 #: Seconds of work to have in hand, so that handlers never wait for a pull.
 _AHEAD = 0.25
 #: Seconds of work to hand to a runner at a time, so that a fast handler pays no hop for each message.
-_CHUNK = 0.005
+_CHUNK = 0.02
 _MOST = 4_000
 #: So many times what should be in hand is too much, if it is so at so many looks in a row: a handler has become slow,
 #: and not one call of it.
