@@ -18,7 +18,7 @@ _FIXED = ("partitions", "max_priority", "retention")
 def read() -> Operation[dict[str, Topic]]:
     """All topics, by name."""
     rows = yield Statement(
-        "SELECT name, partitions, max_priority, retention, extract(epoch FROM deduplication_window)::float8 "
+        "SELECT name, partitions, max_priority, retention, compact, extract(epoch FROM deduplication_window)::float8 "
         "FROM outbox.topic ORDER BY name"
     )
     return {
@@ -26,9 +26,10 @@ def read() -> Operation[dict[str, Topic]]:
             partitions=partitions,
             max_priority=max_priority,
             retention=retention,
+            compact=compact,
             deduplication_window=timedelta(seconds=window),
         )
-        for name, partitions, max_priority, retention, window in rows
+        for name, partitions, max_priority, retention, compact, window in rows
     }
 
 
@@ -68,13 +69,14 @@ def apply(changes: list[Change]) -> Operation[None]:
         topic: Topic = change.order
         yield Statement(
             "SELECT outbox.declare_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int), CAST(%s AS text), "
-            "make_interval(secs => CAST(%s AS float8)))",
+            "make_interval(secs => CAST(%s AS float8)), CAST(%s AS boolean))",
             (
                 change.name,
                 topic.partitions,
                 topic.max_priority,
                 topic.retention,
                 topic.deduplication_window.total_seconds(),
+                topic.compact,
             ),
         )
 
