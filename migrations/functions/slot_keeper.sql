@@ -10,7 +10,7 @@ DECLARE
 BEGIN
     SELECT r.* INTO ring FROM outbox.retention r WHERE r.name = slot_keeper.class FOR SHARE;
     SELECT * INTO found FROM outbox.slots_of(ring, now) AS s WHERE s.slot = slot_keeper.slot;
-    RETURN CASE WHEN found.slot IS NULL THEN 'it is being written, or empty'
+    RETURN CASE WHEN found.slot IS NULL THEN 'it is being written, or about to be, or empty'
                 WHEN NOT early AND found.over_at > now THEN 'it was written again, or is kept for longer now'
                 ELSE outbox.slot_holder(found.leaf) END;
 END $$;

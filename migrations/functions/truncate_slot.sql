@@ -26,6 +26,10 @@ BEGIN
             EXCEPTION WHEN SQLSTATE 'OB000' THEN
                 EXECUTE prepare;
             END;
+            EXECUTE held_by INTO holder;  -- that may have taken long
+            IF holder IS NOT NULL THEN
+                RAISE lock_not_available;
+            END IF;
         END IF;
         EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', leaf);
         EXECUTE held_by INTO holder;  -- now that nobody has rows in it that we can't see
