@@ -54,16 +54,12 @@ def classes() -> Operation[list[RetentionClass]]:
         "FROM outbox.kept ORDER BY first_slot"
     )
     held = yield Statement("SELECT class, slot, held_by FROM outbox.slots_due() WHERE held_by IS NOT NULL")
-    return [
-        RetentionClass(
-            name,
-            description,
-            timedelta(seconds=keep),
-            *rest,
-            [f"slot {slot}: {by}" for c, slot, by in held if c == name],
-        )
-        for name, description, keep, *rest in rows
-    ]
+    found = []
+    for name, description, keep, *more in rows:
+        holders = [f"slot {slot}: {held_by}" for held_class, slot, held_by in held if held_class == name]
+        values = (name, description, timedelta(seconds=keep), *more, holders)
+        found.append(RetentionClass(*values))
+    return found
 
 
 def set_class(name: str, keep: timedelta | None = None, max_bytes: int | None = None) -> Operation[bool]:
