@@ -11,6 +11,7 @@ from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox import backfill as backfills
 from outbox import operations, schedules, subscription
+from outbox import retention as retentions
 from outbox.binding import Binding
 from outbox.connection import AsyncTransaction
 from outbox.errors import InvalidDeclaration
@@ -92,6 +93,8 @@ class Outbox(Requests):
         partitions: int = 1,
         max_priority: int = 0,
         deduplication_window: timedelta | None = None,
+        retention: str = "standard",
+        compact: bool | None = None,
     ) -> Awaitable[None]: ...
 
     @overload
@@ -103,6 +106,8 @@ class Outbox(Requests):
         partitions: int = 1,
         max_priority: int = 0,
         deduplication_window: timedelta | None = None,
+        retention: str = "standard",
+        compact: bool | None = None,
     ) -> None: ...
 
     def declare_topic(
@@ -113,6 +118,8 @@ class Outbox(Requests):
         partitions: int = 1,
         max_priority: int = 0,
         deduplication_window: timedelta | None = None,
+        retention: str = "standard",
+        compact: bool | None = None,
     ) -> Awaitable[None] | None:
         """Create a topic, in the caller's transaction; the same again changes nothing.
 
@@ -121,15 +128,19 @@ class Outbox(Requests):
             max_priority: 0 to 9; each priority is a sub-log of its own.
             deduplication_window: how long an idempotency key is remembered, 1 second to 28 days; None: as it is, or
                 7 days. It may be changed; keys that were published before keep theirs.
+            retention: the class that says how long messages are kept: "transient", "short", "standard" or "long".
+            compact: is the newest message of each key kept for ever? A payload of None ends a key. None: as it is, or
+                no. It may be changed.
 
         Raises:
             InvalidDeclaration: it exists with other settings.
         """
         if not isinstance(deduplication_window, timedelta | None):
             raise InvalidDeclaration(f"deduplication_window is {deduplication_window!r}, it must be a timedelta")
-        return self._run(
-            operations.declare_topic(checked(name), partitions, max_priority, deduplication_window), connection
+        declared = operations.declare_topic(
+            checked(name), partitions, max_priority, deduplication_window, retention, compact
         )
+        return self._run(declared, connection)
 
     def alter_topic(
         self,
@@ -269,3 +280,18 @@ class Outbox(Requests):
             SubscriptionNotFound: there is no such subscription.
         """
         return self._run(operations.resume(subscription), connection)
+
+    def set_retention(
+        self, connection: Any, name: str, *, keep: timedelta | None = None, max_bytes: int | None = None
+    ) -> bool | Awaitable[bool]:
+        """Change a retention class, when the caller's transaction commits. Returns False if that changed nothing.
+
+        Args:
+            keep: its messages are kept for this long at least; those that are there already, too. None: as it is.
+            max_bytes: if they are more, with their indexes, the oldest go before their time, unless a subscription
+                holds them. 0: no limit; None: as it is.
+
+        Raises:
+            InvalidDeclaration: there is no such class, or it can't be so.
+        """
+        return self._run(retentions.set_class(name, keep, max_bytes), connection)

@@ -139,12 +139,18 @@ def _array(values: tuple[Any, ...]) -> list[Any] | None:
 
 
 def declare_topic(
-    name: str, partitions: int, max_priority: int, deduplication_window: timedelta | None
+    name: str,
+    partitions: int,
+    max_priority: int,
+    deduplication_window: timedelta | None,
+    retention: str,
+    compact: bool | None,
 ) -> Operation[None]:
+    window = deduplication_window.total_seconds() if deduplication_window else None
     yield Statement(
-        "SELECT outbox.declare_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int), "
-        "deduplication_window => make_interval(secs => CAST(%s AS float8)))",
-        (name, partitions, max_priority, deduplication_window.total_seconds() if deduplication_window else None),
+        "SELECT outbox.declare_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int), CAST(%s AS text), "
+        "make_interval(secs => CAST(%s AS float8)), CAST(%s AS boolean))",
+        (name, partitions, max_priority, retention, window, compact),
     )
 
 

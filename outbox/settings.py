@@ -24,6 +24,8 @@ class Settings(TypedDict, total=False):
     max_backlog: int | None
     #: Beyond it the oldest are passed over ("drop-oldest", the default), or publishing fails ("reject-publish").
     overflow: Literal["drop-oldest", "reject-publish"] | None
+    #: What it has not taken when its retention is over is held ("hold", the default), or lost and counted ("expire").
+    backlog: Literal["hold", "expire"] | None
     #: One worker at a time gets messages; when it ends or dies, another does. Default: all do.
     exclusive: bool | None
     #: Keys take turns, so that many messages of one don't hold up the others'. Default: no.
@@ -44,6 +46,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "burst": int,
     "max_backlog": int,
     "overflow": str,
+    "backlog": str,
     "exclusive": bool,
     "fair": bool,
     "ageing": timedelta,
@@ -52,7 +55,11 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-_CHOICES = {"expired": ("drop", "dead-letter"), "overflow": ("drop-oldest", "reject-publish")}
+_CHOICES = {
+    "expired": ("drop", "dead-letter"),
+    "overflow": ("drop-oldest", "reject-publish"),
+    "backlog": ("hold", "expire"),
+}
 
 
 def check(subscription: str, settings: Settings) -> None:

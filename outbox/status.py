@@ -30,6 +30,8 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     workers: int
     #: Do pulls return nothing until it is resumed?
     paused: bool
+    #: Messages whose retention ended before it took them, and nobody has taken note of that.
+    lost: int
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -82,7 +84,8 @@ SELECT s.name, s.guarantee,
        (SELECT count(*) FROM outbox.dead_letter d WHERE d.subscription_id = s.id),
        (SELECT count(*) FROM outbox.worker w WHERE s.name = ANY (w.subscriptions)
         AND w.alive_until > clock_timestamp() AND w.retired_at IS NULL),
-       s.paused_at IS NOT NULL
+       s.paused_at IS NOT NULL,
+       (SELECT coalesce(sum(l.messages), 0)::bigint FROM outbox.lost l WHERE l.subscription = s.name)
 FROM outbox.subscription s ORDER BY s.name
 """
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import psycopg
 
 from outbox import connection as connections
-from outbox import dead_letters, operations, schedules
+from outbox import dead_letters, operations, retention, schedules
 from outbox.alarm import Alarm
 from outbox.client import Outbox
 from outbox.consumer import Consumer
@@ -93,6 +93,8 @@ class Worker:
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         #: Did somebody ask us to stop, or do we only end to be replaced?
         self._asked = False
+        #: Up to which loss the log has said it.
+        self._last_loss = 0
 
     async def run(self) -> None:
         """Run until `stop`, SIGTERM or SIGINT.
@@ -221,6 +223,18 @@ class Worker:
                     log(logging.WARNING, "a slot can't be emptied", log=slot.log, slot=slot.slot, held_by=slot.held_by)
                 if len(held) == len(slots):
                     break
+            for loss in await self._database.persist(partial(retention.losses, self._last_loss)):
+                self._last_loss = loss.id
+                log(
+                    logging.WARNING,
+                    "messages were lost: their retention was over",
+                    subscription=loss.subscription,
+                    topic=loss.topic,
+                    messages=loss.messages,
+                    partition_id=loss.partition_id,
+                    first_offset=loss.first_offset,
+                    last_offset=loss.last_offset,
+                )
 
     async def _watch_handlers(self, consumer: Consumer) -> None:
         """End in good order, but for the handler that can't be stopped."""

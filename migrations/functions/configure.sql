@@ -9,7 +9,7 @@ DECLARE
     known outbox.subscription;
     wanted outbox.subscription;
     defaults jsonb := '{"ttl": null, "expired": "drop", "rate": null, "burst": null, "max_backlog": null, "overflow": "drop-oldest",
-        "exclusive": false, "fair": false, "ageing": "1 minute", "dead_letter_topic": null, "dead_letter_ttl": null}';
+        "backlog": "hold", "exclusive": false, "fair": false, "ageing": "1 minute", "dead_letter_topic": null, "dead_letter_ttl": null}';
     strange text;
 BEGIN
     SELECT * INTO known FROM outbox.subscription s WHERE s.name = configure.subscription FOR NO KEY UPDATE;
@@ -31,9 +31,9 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE outbox.subscription s
-    SET (ttl, expired, rate, burst, max_backlog, overflow, exclusive, fair, ageing, dead_letter_topic, dead_letter_ttl)
-      = ROW (wanted.ttl, wanted.expired, wanted.rate, wanted.burst, wanted.max_backlog, wanted.overflow, wanted.exclusive,
-             wanted.fair, wanted.ageing, wanted.dead_letter_topic, wanted.dead_letter_ttl)
+    SET (ttl, expired, rate, burst, max_backlog, overflow, backlog, exclusive, fair, ageing, dead_letter_topic, dead_letter_ttl)
+      = ROW (wanted.ttl, wanted.expired, wanted.rate, wanted.burst, wanted.max_backlog, wanted.overflow, wanted.backlog,
+             wanted.exclusive, wanted.fair, wanted.ageing, wanted.dead_letter_topic, wanted.dead_letter_ttl)
     WHERE s.id = known.id;
     IF wanted.dead_letter_topic IS NOT NULL AND NOT EXISTS (
         SELECT FROM outbox.topic t WHERE t.name = wanted.dead_letter_topic) THEN  -- and not when the first letter is settled

@@ -61,7 +61,8 @@ BEGIN
             errors = excluded.errors, suspect = false
         WHERE r.lease_id IS NULL
     )
-    SELECT count(*) AS kept, array_agg(subscription_id) FILTER (WHERE dies) AS subscription_ids,
+    SELECT count(*) FILTER (WHERE redelivered) + (SELECT count(*) FROM failed f WHERE NOT f.redelivered) AS kept,  -- an unlogged one may be gone
+           array_agg(subscription_id) FILTER (WHERE dies) AS subscription_ids,
            array_agg(partition_id) FILTER (WHERE dies) AS partition_ids, array_agg("offset") FILTER (WHERE dies) AS offsets,
            array_agg(attempt::int) FILTER (WHERE dies) AS attempts, array_agg(reason) FILTER (WHERE dies) AS reasons,
            array_agg(published_at) FILTER (WHERE dies) AS published_at, array_agg(key) FILTER (WHERE dies) AS keys,

@@ -15,7 +15,8 @@ DECLARE
     administering text[] := working || watching
         || '{alter_topic,backfill,start_backfill,add_to_backfill,seek,redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys}'::text[]
         || '{dead_letters,dead_letter_ids,purge_dead,cancel_scheduled,edit_scheduled}'::text[]
-        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
+        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[]
+        || '{set_retention,acknowledge_losses}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY
@@ -28,10 +29,10 @@ BEGIN
     JOIN pg_proc p ON p.pronamespace = 'outbox'::regnamespace AND p.proname = ANY (needs.functions)
     UNION ALL
     SELECT 'outbox_worker', 'TABLE', 'outbox.' || t, 'SELECT', NULL
-    FROM unnest(static || '{lease,worker}') AS t
+    FROM unnest(static || '{lease,worker,lost}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t, 'SELECT', NULL
-    FROM unnest(static || '{position,lease,worker,lag,in_flight,dead_groups}') AS t
+    FROM unnest(static || '{position,lease,worker,lag,in_flight,dead_groups,kept,loss,lost}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t.name, 'SELECT', t.columns::text[]
     FROM (VALUES ('message', '{slot,partition_id,offset,xid,published_at}'),

@@ -1,5 +1,6 @@
--- Which subscription still needs messages of a slot of the log: its cursor has not passed them, or waits for a transaction
--- that wrote some, or a lease holds some. NULL: none. By (partition_id, "offset") and xid of the slot. Internal: see rotate.
+-- Which subscription still needs messages of a slot of the log: its backlog holds them, since its cursor has not passed them or
+-- waits for a transaction that wrote some; or a lease holds some. NULL: none. By (partition_id, "offset") and xid of the slot.
+-- Internal: see rotate.
 CREATE FUNCTION outbox.slot_holder(leaf regclass) RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -13,7 +14,7 @@ BEGIN
                            s.name, p."offset", c.partition_id, last."offset")
                ELSE format('subscription %%s has not yet taken late messages of partition %%s', s.name, c.partition_id) END
         FROM outbox.cursor c
-        JOIN outbox.subscription s ON s.id = c.subscription_id
+        JOIN outbox.subscription s ON s.id = c.subscription_id AND s.backlog = 'hold'
         CROSS JOIN LATERAL (SELECT q."offset", q.open, q.floor FROM outbox.position q
                             WHERE q.subscription_id = c.subscription_id AND q.partition_id = c.partition_id
                             ORDER BY q."offset" DESC LIMIT 1) AS p

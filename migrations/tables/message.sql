@@ -20,10 +20,12 @@ COMMENT ON COLUMN outbox.message.xid IS
 COMMENT ON COLUMN outbox.message.expires_at IS
     'From then on it is not delivered any more. NULL: never; -infinity: it was cancelled.';
 
+-- As outbox.retention has them. Slots of the class transient are UNLOGGED.
 DO $$
 BEGIN
-    FOR slot IN 0..7 LOOP
-        EXECUTE format('CREATE TABLE outbox.message_%s PARTITION OF outbox.message FOR VALUES IN (%s)', slot, slot);
+    FOR slot IN 0..23 LOOP
+        EXECUTE format('CREATE %s TABLE outbox.message_%s PARTITION OF outbox.message FOR VALUES IN (%s)',
+                       CASE WHEN slot BETWEEN 12 AND 15 THEN 'UNLOGGED' END, slot, slot);
     END LOOP;
 END $$;
 

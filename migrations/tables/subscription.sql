@@ -17,12 +17,14 @@ CREATE TABLE outbox.subscription (
     burst int CHECK (burst > 0),
     max_backlog bigint CHECK (max_backlog > 0),
     overflow text NOT NULL DEFAULT 'drop-oldest' CHECK (overflow IN ('drop-oldest', 'reject-publish')),
+    backlog text NOT NULL DEFAULT 'hold' CHECK (backlog IN ('hold', 'expire')),
     exclusive boolean NOT NULL DEFAULT false,
     fair boolean NOT NULL DEFAULT false,
     ageing interval NOT NULL DEFAULT interval '1 minute' CHECK (ageing >= interval '0'),
     dead_letter_topic text,
     dead_letter_ttl interval CHECK (dead_letter_ttl > interval '0'),
     CHECK (on_failure IS NULL OR guarantee <> 'at-most-once'),
+    CONSTRAINT who_rejects_holds CHECK (backlog = 'hold' OR max_backlog IS NULL OR overflow <> 'reject-publish'),
     CONSTRAINT fair_has_no_order CHECK (NOT fair OR on_failure IS NULL AND guarantee <> 'at-most-once')
 );
 
@@ -49,6 +51,9 @@ COMMENT ON COLUMN outbox.subscription.max_backlog IS 'Messages that may wait in 
 
 COMMENT ON COLUMN outbox.subscription.overflow IS
     '"drop-oldest": the oldest are passed over; "reject-publish": a publish to a topic that it reads is an error (OB008).';
+
+COMMENT ON COLUMN outbox.subscription.backlog IS
+    'What it has not taken when its retention is over: "hold": the log keeps it; "expire": it goes, and is counted in outbox.loss.';
 
 COMMENT ON COLUMN outbox.subscription.exclusive IS 'One worker at a time gets messages; when it ends or dies, another does.';
 

@@ -7,6 +7,7 @@ CREATE TABLE outbox.topic (
     generation smallint NOT NULL DEFAULT 1,
     max_priority smallint NOT NULL CHECK (max_priority BETWEEN 0 AND 9),
     retention text NOT NULL REFERENCES outbox.retention (name),
+    compact boolean NOT NULL DEFAULT false,
     deduplication_window interval NOT NULL DEFAULT interval '7 days'
         CHECK (deduplication_window BETWEEN interval '1 second' AND interval '28 days'),
     guards int[],
@@ -15,6 +16,9 @@ CREATE TABLE outbox.topic (
 
 COMMENT ON COLUMN outbox.topic.max_priority IS
     'Priorities 0 to max_priority, as RabbitMQ''s x-max-priority: the higher number is delivered first.';
+
+COMMENT ON COLUMN outbox.topic.compact IS
+    'The newest message of each key is kept for ever: it is carried forward when its slot is emptied. A JSON null ends a key.';
 
 COMMENT ON COLUMN outbox.topic.deduplication_window IS
     'For how long a publish with the idempotency key of an earlier one stores nothing, from the earlier one on.';

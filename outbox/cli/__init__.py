@@ -20,6 +20,7 @@ from outbox.cli import (
     migrate,
     publish,
     request,
+    retention,
     route,
     scheduled,
     schedules,
@@ -70,6 +71,7 @@ app.command("apply")(definitions.apply)
 app.command("export")(definitions.export)
 app.add_typer(topics.app, name="topics")
 app.add_typer(subscriptions.app, name="subscriptions")
+app.add_typer(retention.app, name="retention")
 app.command("demo")(demo.demo)
 
 

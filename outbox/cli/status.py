@@ -69,7 +69,7 @@ def subscriptions_table(subscriptions: list[SubscriptionStatus]) -> Table:
     table = _table("subscriptions", "subscription", *wide, "lag", "in flight", "retrying", "dead", "workers")
     for one in subscriptions:
         table.add_row(
-            Text.assemble(one.name, (" paused", "yellow") if one.paused else ""),
+            Text.assemble(one.name, (" paused", "yellow") if one.paused else "", _lost(one)),
             *((", ".join(one.patterns), one.guarantee) if wide else ()),
             _number(one.lag, "yellow"),
             _number(one.in_flight),
@@ -78,6 +78,10 @@ def subscriptions_table(subscriptions: list[SubscriptionStatus]) -> Table:
             _number(one.workers) if one.workers else Text("none", style="red"),
         )
     return table
+
+
+def _lost(one: SubscriptionStatus) -> str | tuple[str, str]:
+    return (f" lost {one.lost:,}: `outbox retention lost`", "red") if one.lost else ""
 
 
 def workers_table(status: Status) -> Table:

@@ -33,6 +33,7 @@ def list_(database_url: DatabaseUrl, json: Json = False) -> None:
         "partitions",
         "max_priority",
         "retention",
+        "compact",
         "deduplication_window",
         "offsets",
         "subscriptions",
@@ -66,13 +67,20 @@ def declare(
     max_priority: Annotated[int, typer.Option(help="0 to 9; the higher is delivered first.")] = 0,
     retention: Annotated[str, typer.Option(help="A retention class.")] = "standard",
     deduplication_window: Annotated[str, typer.Option(help="How long idempotency keys are remembered.")] = "7d",
+    compact: Annotated[bool, typer.Option(help="Keep the newest message of each key for ever.")] = False,
 ) -> None:
     """Create a topic; the same again changes nothing. `outbox topics alter` gives one other partitions."""
     try:
         window = duration.parse(deduplication_window)
     except ValueError as error:
         raise usage(f"--deduplication-window: {error}") from error
-    topic = Topic(partitions=partitions, max_priority=max_priority, retention=retention, deduplication_window=window)
+    topic = Topic(
+        partitions=partitions,
+        max_priority=max_priority,
+        retention=retention,
+        deduplication_window=window,
+        compact=compact,
+    )
     check(Definitions(topics={name: topic}))
     change = run(_change(name, topic), database_url)
     if change is None:
@@ -122,6 +130,7 @@ def _plain(name: str, topic: Topic, now: TopicStatus) -> dict[str, Any]:
         "partitions": topic.partitions,
         "max_priority": topic.max_priority,
         "retention": topic.retention,
+        "compact": topic.compact,
         "deduplication_window": duration.text(topic.deduplication_window),
         "offsets": now.offsets,
         "subscriptions": now.subscriptions,

@@ -34,6 +34,8 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_priority: Annotated[int, msgspec.Meta(ge=0, le=9)] = 0
     #: A retention class of the database, see `outbox.retention`.
     retention: str = "standard"
+    #: Is the newest message of each key kept for ever? A payload of None ends a key.
+    compact: bool = False
     #: How long an idempotency key is remembered, 1 second to 28 days.
     deduplication_window: timedelta = timedelta(days=7)
 
@@ -69,6 +71,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     burst: _Positive | None = None
     max_backlog: _Positive | None = None
     overflow: Literal["drop-oldest", "reject-publish"] = "drop-oldest"
+    backlog: Literal["hold", "expire"] = "hold"
     exclusive: bool = False
     fair: bool = False
     ageing: timedelta = timedelta(minutes=1)
@@ -106,6 +109,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             yield "on_failure", "at-most-once tries nothing again, so it can't be ordered"
         if self.fair and (self.on_failure or self.guarantee == "at-most-once"):
             yield "fair", "not with on_failure or at-most-once: an order is kept, or keys take turns"
+        if self.backlog == "expire" and self.max_backlog and self.overflow == "reject-publish":
+            yield "backlog", "who rejects what is too much holds what it has: not with reject-publish"
         if self.dead_letter_topic is not None and not is_topic(self.dead_letter_topic):
             yield "dead_letter_topic", f"{self.dead_letter_topic!r} is not a topic's name"
 

@@ -16,7 +16,7 @@ SECTION = "topics"
 def read() -> Operation[dict[str, Topic]]:
     """All topics, by name."""
     rows = yield Statement(
-        "SELECT name, partitions, max_priority, retention, extract(epoch FROM deduplication_window)::float8 "
+        "SELECT name, partitions, max_priority, retention, compact, extract(epoch FROM deduplication_window)::float8 "
         "FROM outbox.topic ORDER BY name"
     )
     return {
@@ -24,9 +24,10 @@ def read() -> Operation[dict[str, Topic]]:
             partitions=partitions,
             max_priority=max_priority,
             retention=retention,
+            compact=compact,
             deduplication_window=timedelta(seconds=window),
         )
-        for name, partitions, max_priority, retention, window in rows
+        for name, partitions, max_priority, retention, compact, window in rows
     }
 
 
@@ -64,13 +65,14 @@ def apply(changes: list[Change]) -> Operation[None]:
             yield from operations.alter_topic(change.name, topic.partitions, topic.max_priority, topic.retention)
         yield Statement(
             "SELECT outbox.declare_topic(CAST(%s AS text), CAST(%s AS int), CAST(%s AS int), CAST(%s AS text), "
-            "make_interval(secs => CAST(%s AS float8)))",
+            "make_interval(secs => CAST(%s AS float8)), CAST(%s AS boolean))",
             (
                 change.name,
                 topic.partitions,
                 topic.max_priority,
                 topic.retention,
                 topic.deduplication_window.total_seconds(),
+                topic.compact,
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Slots whose retention is over and that still hold something: who holds them?"""
+"""Slots that are due, by time or by size, and still hold something: who holds them? And who lost something?"""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ def _look(limits: Limits) -> Operation[list[Finding]]:
     """One who needs its messages; else the transactions that have used it for long; else nobody has rotated."""
     slots = yield Statement(_DUE)
     found = []
-    for log, slot, leaf, age, held_by in slots:
+    for log, slot, leaf, age, held_by, retention, early, workers in slots:
         place = f"slot {slot} of outbox.{log}"
-        fields = {"log": log, "slot": slot, "due_seconds": age}
+        if retention:
+            place += f" ({retention}{', which is larger than its limit' if early else ''})"
+        fields = {"log": log, "slot": slot, "class": retention, "early": early, "due_seconds": age}
         if held_by:
             found.append(_held(place, held_by, fields))
             continue
         users = yield Statement(_USERS, (leaf, limits.overdue))
         found += [_used(place, fields, *user) for user in users]
-        if not users and age > _ROTATED_WITHIN:
-            what = f"{place} has been due for {duration(age)}, nobody holds it, and nobody rotates"
+        # since when a class is too large is not known: if there is a worker, it will see to it
+        is_left = not workers if early else age > _ROTATED_WITHIN
+        if is_left and not users:
+            since = "is due" if early else f"has been due for {duration(age)}"
+            what = f"{place} {since}, nobody holds it, and nobody rotates"
             found.append(warning("slot-due", what, "`SELECT * FROM outbox.rotate()`, or start a worker", **fields))
     return found
 
@@ -32,8 +37,44 @@ def _held(place: str, held_by: str, fields: dict[str, object]) -> Finding:
     if held_by.startswith("lease"):
         mend = "let its worker settle it, or `SELECT outbox.recover()` if that is dead"
     else:
-        mend = "let its workers catch up, or move it on: `SELECT outbox.seek(…, NULL)`"
+        mend = (
+            "let its workers catch up, move it on: `SELECT outbox.seek(…, NULL)`, or let it lose what is too old: "
+            "`outbox subscriptions configure … backlog=expire`"
+        )
     return warning("slot-due", what, mend, held_by=held_by, **fields)
+
+
+def _too_large(limits: Limits) -> Operation[list[Finding]]:
+    """If nothing is due early, there is nothing left that could go; otherwise slot-due says who is in the way."""
+    rows = yield Statement(_TOO_LARGE)
+    return [
+        warning(
+            "class-too-large",
+            f"retention class {name} has {size / 2**20:,.0f} MB, more than its limit of {limit / 2**20:,.0f} MB, "
+            "and all of it is in the slot that is written now",
+            "a slot that spans less time goes earlier: `outbox retention set … --keep …`; or a larger --max-size",
+            bytes=size,
+            max_bytes=limit,
+            **{"class": name},
+        )
+        for name, size, limit in rows
+    ]
+
+
+def _lost(limits: Limits) -> Operation[list[Finding]]:
+    rows = yield Statement(_LOST)
+    return [
+        warning(
+            "messages-lost",
+            f"{subscription} has lost {messages} messages: their retention was over, and its backlog expires; the last "
+            f"{duration(age)} ago",
+            f"start more workers of it, or let the log hold its backlog; `outbox retention acknowledge {subscription}`",
+            subscription=subscription,
+            messages=messages,
+            age_seconds=age,
+        )
+        for subscription, messages, age in rows
+    ]
 
 
 def _used(
@@ -50,8 +91,20 @@ def _used(
 
 
 _DUE = """
-SELECT d.log, d.slot, d.leaf::oid::bigint, extract(epoch FROM clock_timestamp() - d.due_at)::float8, d.held_by
+SELECT d.log, d.slot, d.leaf::oid::bigint, extract(epoch FROM clock_timestamp() - d.due_at)::float8, d.held_by, d.class,
+       d.early, (SELECT count(*) FROM outbox.worker w WHERE w.alive_until > clock_timestamp() AND w.retired_at IS NULL)
 FROM outbox.slots_due() d
+"""
+
+_TOO_LARGE = """
+SELECT k.name, k.bytes, k.max_bytes FROM outbox.kept k
+WHERE k.bytes > k.max_bytes AND NOT EXISTS (SELECT FROM outbox.slots_due() d WHERE d.class = k.name)
+ORDER BY k.name
+"""
+
+_LOST = """
+SELECT l.subscription, sum(l.messages)::bigint, extract(epoch FROM clock_timestamp() - max(l.lost_at))::float8
+FROM outbox.lost l GROUP BY l.subscription ORDER BY l.subscription
 """
 
 #: A TRUNCATE waits for any lock; those that have just begun will have ended by the next time. A prepared transaction
@@ -73,4 +126,8 @@ WHERE u.age IS NULL OR u.age > %s
 ORDER BY u.age DESC
 """
 
-CHECKS = (Check("slot-due", "every slot that is due has been emptied, or is about to be", _look),)
+CHECKS = (
+    Check("slot-due", "every slot that is due has been emptied, or is about to be", _look),
+    Check("class-too-large", "no retention class is larger than its limit", _too_large),
+    Check("messages-lost", "no subscription lost messages", _lost),
+)

@@ -230,7 +230,10 @@ def test_a_bad_file_is_refused_with_the_path_of_the_field(tmp_path: Path, text: 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('[topics.x]\nretention = "gold"', "topics.x: there is no retention class 'gold'; there are standard"),
+        (
+            '[topics.x]\nretention = "gold"',
+            "topics.x: there is no retention class 'gold'; there are long, short, standard, transient",
+        ),
         (
             '[subscriptions.s]\nbindings = [{ topic = "t", filter = "total >" }]',
             "subscriptions.s: binding t where total >: the filter 'total >' is not a predicate in SQL/JSON path",

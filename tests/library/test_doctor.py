@@ -78,7 +78,7 @@ def work(db: psycopg.Connection[Any], *payloads: str, **settings: Any) -> int:
 def in_second_slot(db: psycopg.Connection[Any]) -> int:
     """Set the ring so that slot 1 is written, since long ago, and move what there is to the next one, which is due."""
     db.execute("UPDATE outbox.retention SET slot_width = make_interval(secs => floor(extract(epoch FROM now()) / 1.5))")
-    db.execute("UPDATE outbox.message SET slot = 2")
+    db.execute("UPDATE outbox.message SET slot = 2, published_at = '1500-01-01'")
     return 2
 
 

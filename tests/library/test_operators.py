@@ -48,6 +48,7 @@ def test_topics_are_listed_shown_and_declared(operator: Operator) -> None:
         "partitions": 2,
         "max_priority": 0,
         "retention": "standard",
+        "compact": False,
         "deduplication_window": "2d",
         "offsets": 0,
         "subscriptions": 0,
