@@ -13,7 +13,7 @@ DECLARE
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes}'::text[]
         || '{open_transactions,needed_grants,filter_problem,who_gets}'::text[];
     administering text[] := working || watching
-        || '{seek,redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys}'::text[]
+        || '{seek,seek_to,offset_at,count_messages,replay_ranges,replay,redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys}'::text[]
         || '{dead_letters,dead_letter_ids,purge_dead,cancel_scheduled,edit_scheduled}'::text[]
         || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
