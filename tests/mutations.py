@@ -142,9 +142,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a seek forgets the late messages that wait below it",
-        "seek.sql",
-        "WHERE p.subscription_id = reader AND p.partition_id = seek.partition_id\n    )",
-        "WHERE false\n    )",
+        "move_cursors.sql",
+        "WHERE keep_late",
+        "WHERE false",
         SEEK + "seek_does_not_forget_late_messages_that_wait_to_be_pulled",
     ),
     Mutation(

@@ -18,10 +18,12 @@ from outbox.cli import (
     flow,
     migrate,
     publish,
+    replay,
     request,
     route,
     scheduled,
     schedules,
+    seek,
     status,
     subscriptions,
     topics,
@@ -59,6 +61,8 @@ app.command("worker")(worker.worker)
 app.command("pause")(flow.pause)
 app.command("resume")(flow.resume)
 app.command("purge")(flow.purge)
+app.command("seek")(seek.seek)
+app.command("replay")(replay.replay)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")
