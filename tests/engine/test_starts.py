@@ -268,5 +268,5 @@ def test_the_offset_of_a_time_is_looked_up_and_not_searched_through(db) -> None:
             (5 - n, n * 4000),
         )
     call = "outbox.offset_at(1, clock_timestamp() - interval '2.5 hours')"
-    assert min(pages(db, call) for _ in range(2)) < 100  # the first one reads catalogs, too
+    assert min(pages(db, call) for _ in range(2)) < 400  # some in each slot at each of 15 steps
     assert value(db, f"SELECT {call}") == 12001
