@@ -9,6 +9,7 @@ import typer
 
 from outbox import duration, operations
 from outbox import settings as settings_of
+from outbox import start as starts
 from outbox.binding import Binding
 from outbox.cli import times
 from outbox.cli.options import DatabaseUrl, Json, complain, conditions_of, console, print_json, run, usage
@@ -69,7 +70,7 @@ def bind(
 ) -> None:
     """Let a subscription read more topics, or more of their messages."""
     binding = Binding(pattern, conditions_of(header), match, filter, alternate)
-    cursors = run(operations.bind(name, binding, times.start(start)), database_url)
+    cursors = run(operations.bind(name, binding, starts.text(times.start(start))), database_url)
     typer.echo(f"{name}: {describe(binding)}, {cursors} new cursors")
 
 

@@ -8,6 +8,7 @@ from outbox import duration as durations
 from outbox import start as starts
 from outbox.cli.options import usage
 from outbox.errors import InvalidDeclaration
+from outbox.start import Start
 
 
 def duration(text: str) -> timedelta:
@@ -33,9 +34,11 @@ def moment_or_ago(text: str | None) -> datetime | timedelta | None:
     return duration(text.removesuffix("ago").rstrip(" -"))
 
 
-def start(text: str) -> str:
-    """Read where a subscription starts, or seeks to; a time is of this machine's zone if it names none."""
+def start(text: str) -> Start:
+    """Check where a subscription starts, or seeks to; a time is of this machine's zone if it names none."""
+    where = moment(text) if starts.is_time(text) else text
     try:
-        return starts.text(moment(text) if starts.is_time(text) else text)
+        starts.text(where)
+        return where
     except InvalidDeclaration as error:
         raise usage(str(error)) from error

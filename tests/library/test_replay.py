@@ -21,6 +21,8 @@ import pytest
 from outbox import InvalidDeclaration, NotOwnTransaction, Outbox, SubscriptionNotFound
 from outbox.definitions import Definitions, Subscription, apply, parse
 from outbox.replay import Range, Replayed
+from tests.library.test_guides import blocks
+from tests.library.test_readme import Reader
 from tests.library.workshop import PREAMBLE, seen
 from tests.shop_floor import (
     ROOT,
@@ -105,7 +107,7 @@ def test_the_command_says_how_far_and_over_how_many_messages(shop: Database, db,
     assert "would be delivered again: 3, skipped: 0" in dry.stdout
     assert drain(db, "s", taken) == []
     done = outbox(shop.url, "seek", "s", "--to", "1h-ago", "--topic", "t", "--partition", "0")
-    assert re.search(r"t +0 +0 +4 +0 +4 again", done.stdout), done.stdout
+    assert re.search(r"│ t +│ +0 │ +0 │ +4 │ +0 │ +4 again │", done.stdout), done.stdout
     assert outbox(shop.url, "seek", "s", "--to", "last").stdout.endswith("delivered again: 0, skipped: 3\n")
     assert drain(db, "s", taken) == ["d"]
     (plain,) = json.loads(outbox(shop.url, "seek", "s", "--to", "2020-01-01T00:00", "--json").stdout)
@@ -279,3 +281,22 @@ def test_a_time_range_is_replayed_while_live_messages_flow(shop: Database, tmp_p
     assert Counter(map(int, seen(shop))) == Counter([*history, *live, *range(200, 400)])
     noted = shop.value("SELECT array_agg(what::int ORDER BY what::int) FROM noted")
     assert noted == [*history, *live]
+
+
+def test_every_block_of_the_page_runs(shop: Database, db, tmp_path: Path) -> None:
+    for topic in ("orders.placed", "prices"):
+        publish(db, topic, *"abc", key="4711")
+    subscribe(db, "search", "orders.#", "prices")
+    subscribe(db, "reports")
+    drain(db, "search", register(db))
+    reader = Reader(shop, tmp_path)
+    for language, block in blocks("replay.md"):
+        reader.do(language, block)
+    calls = f"from program import *\nwith psycopg.connect({shop.url!r}, autocommit=True) as c:\n    "
+    functions = [block for language, block in blocks("replay.md") if "(connection: psycopg" in block]
+    for block in functions:
+        reader.python(block)
+        (name,) = re.findall(r"^def (\w+)", block, re.MULTILINE)
+        (tmp_path / "call.py").write_text(f"{calls}{name}(c)")
+        reader.run([sys.executable, str(tmp_path / "call.py")])
+    assert len(functions) == 2
