@@ -33,6 +33,7 @@ DEFINE = "engine/test_define.py::test_"
 KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::test_", "engine/test_rotate.py::test_"
 REPLY = "engine/test_reply_to.py::test_"
 DEAD = "engine/test_dead_letters.py::test_"
+REPLAY, STARTS = "engine/test_replay.py::test_", "engine/test_starts.py::test_"
 ROUTING, FLOW = "engine/test_routing.py::test_", "engine/test_flow.py::test_"
 
 MUTATIONS = [
@@ -334,7 +335,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a purge forgets the transactions that are open",
-        "purge.sql",
+        "move_cursors.sql",
         "SELECT outbox.open_xids(pg_current_snapshot()) AS xids",
         "SELECT '{}'::xid8[] AS xids",
         FLOW + "purge_drops_what_waits_and_nothing_else",
@@ -352,6 +353,42 @@ MUTATIONS = [
         "WHERE outbox.is_expired(r.expires_at, r.published_at, reader.ttl, now)) THEN",
         "WHERE false) THEN",
         FLOW + "a_redelivery_that_is_too_old_is_not_delivered_and_makes_room",
+    ),
+    Mutation(
+        "what commits late is replayed, too, and comes twice",
+        "replay.sql",
+        """          AND NOT EXISTS (SELECT FROM unnest(s.open, s.floor) AS o (xid, floor) WHERE o.xid = m.xid AND o.floor < m."offset")
+""",
+        "",
+        REPLAY + "what_is_to_come_anyway_is_not_replayed",
+    ),
+    Mutation(
+        "what is in a worker's hands is replayed, too",
+        "replay.sql",
+        'coalesce(s.in_hand @> m."offset", false) OR ',
+        "",
+        REPLAY + "what_waits_or_is_in_hand_is_skipped",
+    ),
+    Mutation(
+        "what was replayed and expires is dropped",
+        "replay.sql",
+        "f.body, 'infinity'",
+        "f.body, f.expires_at",
+        REPLAY + "neither_ttl_nor_age_ends_a_replay_but_what_was_cancelled_stays_so",
+    ),
+    Mutation(
+        "what was replayed blocks its partition",
+        "is_in_order.sql",
+        " AND r.lane IS NOT NULL",
+        "",
+        REPLAY + "a_replay_holds_up_nothing_of_an_ordered_subscription",
+    ),
+    Mutation(
+        "the place of a time is looked up as if times ascended",
+        "offset_at.sql",
+        "at - interval '10 seconds'",
+        "at",
+        STARTS + "the_offset_of_a_time_is_exact_among_holes_and_times_that_are_out_of_order",
     ),
 ]
 

@@ -14,7 +14,7 @@ from outbox.replay import Replayed
 from tests.library.workshop import PREAMBLE, at_rest, seen
 from tests.shop_floor import Database, WorkerProcess, wait_for
 
-HISTORY, RANGE, LIVE = range(600), range(200, 400), range(1_000, 1_600)
+HISTORY, RANGE = range(600), range(200, 400)
 
 
 def app_of(guarantee: str) -> str:
@@ -44,10 +44,11 @@ def shop(one_database: Database) -> Database:
     return one_database
 
 
-def publish_live(shop: Database) -> None:
+def publish_live(shop: Database, live: list[int], enough: threading.Event) -> None:
     with shop.connect(autocommit=True) as connection:
-        for n in LIVE:
-            Outbox().publish(connection, "t", n, key=str(n % 20))
+        while not enough.wait(0.005):
+            live.append(1_000 + len(live))
+            Outbox().publish(connection, "t", live[-1], key=str(live[-1] % 20))
 
 
 def replay(shop: Database) -> Replayed:
@@ -61,25 +62,29 @@ def test_workers_that_are_killed_double_no_effects_and_lose_none(
     shop: Database, tmp_path: Path, guarantee: str
 ) -> None:
     """Exactly-once: live messages once, those of the range once more. At-least-once: so often at least."""
+    live: list[int] = []
+    enough = threading.Event()
     workers = [WorkerProcess(shop.url, tmp_path, app_of(guarantee), "--timeout", "2")]
     try:
         wait_for(lambda: len(seen(shop)) >= len(HISTORY) and at_rest(shop), "the history", 60)
-        publisher = threading.Thread(target=publish_live, args=(shop,))
+        publisher = threading.Thread(target=publish_live, args=(shop, live, enough))
         publisher.start()
         assert replay(shop) == Replayed(len(RANGE), 0)
         for more in (60, 200, 400):
             wait_for(lambda more=more: len(seen(shop)) > len(HISTORY) + more, "some more messages", 60)
             workers[-1].kill()
             workers.append(WorkerProcess(shop.url, tmp_path, app_of(guarantee), "--timeout", "2"))
+        enough.set()
         publisher.join()
-        wait_for(lambda: len(seen(shop)) >= len(HISTORY) + len(LIVE) + len(RANGE) and at_rest(shop), "all of it", 90)
+        wait_for(lambda: len(seen(shop)) >= len(HISTORY) + len(live) + len(RANGE) and at_rest(shop), "all of it", 90)
         assert workers[-1].stop() == 0
     finally:
+        enough.set()
         for process in workers:
             process.kill()
-    found, expected = Counter(map(int, seen(shop))), Counter([*HISTORY, *LIVE, *RANGE])
+    found, expected = Counter(map(int, seen(shop))), Counter([*HISTORY, *live, *RANGE])
     assert expected - found == Counter(), "lost"
     if guarantee == "exactly-once":
         assert found == expected
-    assert shop.value("SELECT array_agg(what::int ORDER BY what::int) FROM noted") == [*HISTORY, *LIVE]
+    assert shop.value("SELECT array_agg(what::int ORDER BY what::int) FROM noted") == [*HISTORY, *live]
     assert shop.value("SELECT count(*) FROM outbox.dead_letter") == 0
