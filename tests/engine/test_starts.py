@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.test_dead_rows import pages
@@ -236,6 +236,7 @@ def test_the_offset_of_a_time_in_an_empty_log_is_none(db) -> None:
     steps=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 9), st.booleans()), max_size=60),
     asked=st.integers(-20, 500),
 )
+@example(steps=[(0, 0, True), (9, 0, True), *((0, late, True) for late in (4, 3, 2, 1))], asked=9)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_offset_of_a_time_is_exact_among_holes_and_times_that_are_out_of_order(
     one_database: Database, steps: list[tuple[int, int, bool]], asked: int
