@@ -19,14 +19,14 @@ BEGIN
         WITH running AS MATERIALIZED (  -- the snapshot, and the transactions that it shows open
             SELECT outbox.open_xids(pg_current_snapshot()) AS xids
         )
-        SELECT e.id, stood."offset" AS before, stood.lease_id, stood.low, place."offset" AS after, waits.open, waits.floor,
+        SELECT e.id, coalesce(stood."offset", 0) AS before, stood.lease_id, stood.low, place."offset" AS after, waits.open, waits.floor,
                (stood."offset", stood.open, stood.floor) = (place."offset", waits.open, waits.floor) AS stays
         FROM unnest(partition_ids, ends) AS e (id, ended)
         CROSS JOIN running
-        CROSS JOIN LATERAL (
+        LEFT JOIN LATERAL (
             SELECT p.* FROM outbox.position p WHERE p.subscription_id = reader AND p.partition_id = e.id
             ORDER BY p."offset" DESC LIMIT 1
-        ) AS stood
+        ) AS stood ON true  -- one that was lost is put there again
         CROSS JOIN LATERAL outbox.place(
             e.id, outbox.start_target(e.id, e.ended, kind, move_cursors."offset", move_cursors.at), running.xids
         ) AS place

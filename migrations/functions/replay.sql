@@ -1,8 +1,7 @@
--- Delivers messages of a partition again, to one subscription and no other: those of the first max_messages offsets from "first" to
--- "last" that were published in [from_at, to_at), have the key, the headers and fit the filter, if these are given, and that its bindings
--- let pass. Each becomes a redelivery, due now or "rate" a second from due_from on, that no ttl ends and that nobody waits behind.
--- Left out are cancelled ones, and those that its cursor has not taken yet: they are to come. "skipped" are those that fit, but are in
--- hand or wait already. Goes on at reached + 1, unless that is beyond "last". dry_run writes nothing.
+-- Delivers messages of a partition again, to one subscription alone: of the first max_messages from offset "first" to "last" those of
+-- [from_at, to_at) that have the key and headers, fit the filter and its bindings, and that it has taken. Each is a redelivery in no lane,
+-- that no ttl ends, due now or "rate" a second from due_from on. "skipped": they fit, but wait, or are in hand. Goes on at reached + 1,
+-- unless that is beyond "last". dry_run writes nothing.
 CREATE FUNCTION outbox.replay(
     subscription text, partition_id int, first bigint, last bigint, from_at timestamptz DEFAULT NULL, to_at timestamptz DEFAULT NULL,
     key text DEFAULT NULL, headers jsonb DEFAULT NULL, filter text DEFAULT NULL, rate float8 DEFAULT NULL,

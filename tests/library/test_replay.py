@@ -17,6 +17,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import NullPool
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from outbox import InvalidDeclaration, NotOwnTransaction, Outbox, SubscriptionNotFound
 from outbox.definitions import Definitions, Subscription, apply, parse
@@ -92,13 +94,20 @@ def test_what_is_nowhere_to_go_is_refused(db, taken: int, to: Any) -> None:
 
 
 def test_async_connections_seek_and_replay(shop: Database, db, taken: int) -> None:
-    async def main() -> tuple[int, Replayed]:
+    async def main() -> None:
         app = Outbox()
         async with await psycopg.AsyncConnection.connect(shop.url, autocommit=True) as connection:
-            moves = await app.seek(connection, "s", "next")
-            return len(moves), await app.replay(connection, "s", "t", key="k")
+            assert [move.after for move in await app.seek(connection, "s", "next")] == [4]
+            assert await app.replay(connection, "s", "t", key="k", from_at=timedelta(hours=1)) == Replayed(4, 0)
+        engine = create_async_engine(shop.url.replace("postgresql:", "postgresql+asyncpg:"), poolclass=NullPool)
+        async with engine.begin() as connection:
+            assert [move.messages for move in await app.seek(connection, "s", "3", dry_run=True)] == [2]
+            await app.seek(connection, "s", "3")
+        async with engine.begin() as connection:
+            assert await app.replay(connection, "s", "t", to_at=datetime.now(UTC), rate=5.0) == Replayed(0, 2)
 
-    assert asyncio.run(main()) == (1, Replayed(4, 0))
+    asyncio.run(main())
+    assert drain(db, "s", taken).count("d") == 2
 
 
 def test_the_command_says_how_far_and_over_how_many_messages(shop: Database, db, taken: int) -> None:
