@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox import backfill as backfills
-from outbox import operations, schedules, subscription
+from outbox import operations, replay, schedules, seek, subscription
 from outbox import retention as retentions
 from outbox.binding import Binding
 from outbox.connection import AsyncTransaction
 from outbox.errors import InvalidDeclaration
 from outbox.payload import Limits
 from outbox.publisher import checked
+from outbox.replay import Chosen, Range, Replay, Replayed
 from outbox.requests import Requests
 from outbox.retries import Retries
 from outbox.schedules import MessageOptions, Schedule
+from outbox.seek import Move
 from outbox.settings import Settings
+from outbox.start import Start
 from outbox.subscription import Guarantee, OnFailure, Subscription
 from outbox.ticks import Missed
 
@@ -197,7 +200,7 @@ class Outbox(Requests):
         concurrency: int = 1,
         prefetch: int | None = None,
         retries: Retries | None = None,
-        start: Literal["first", "next"] = "first",
+        start: Start = "first",
         batch: int | None = None,
         ordered: bool = False,
         on_failure: OnFailure | None = None,
@@ -220,7 +223,8 @@ class Outbox(Requests):
             concurrency: handlers at once in each worker process.
             prefetch: messages in hand at most in each worker process; None adapts to the handler's speed.
             retries: when a failed message is tried again, and how often.
-            start: where a new subscription starts: "first" is all history that is kept, "next" what commits from now.
+            start: where a new subscription starts: "first" is all history that is kept, "next" what commits from now,
+                "last" the newest message of each partition; or an offset, a time, how long ago: see `outbox.start`.
             batch: messages at most in a list, or that share a transaction. When one fails, all are tried one by one
                 (dropped, if at-most-once). 100 by default for a list, else 1.
             ordered: messages of a partition are handled one after the other, in order, by one worker at a time.
@@ -295,3 +299,116 @@ class Outbox(Requests):
             InvalidDeclaration: there is no such class, or it can't be so.
         """
         return self._run(retentions.set_class(name, keep, max_bytes), connection)
+
+    @overload
+    def seek(
+        self,
+        connection: AsyncTransaction,
+        subscription: str,
+        to: Start,
+        *,
+        topic: str | None = None,
+        partition: int | None = None,
+        dry_run: bool = False,
+    ) -> Awaitable[list[Move]]: ...
+
+    @overload
+    def seek(
+        self,
+        connection: Any,
+        subscription: str,
+        to: Start,
+        *,
+        topic: str | None = None,
+        partition: int | None = None,
+        dry_run: bool = False,
+    ) -> list[Move]: ...
+
+    def seek(
+        self,
+        connection: Any,
+        subscription: str,
+        to: Start,
+        *,
+        topic: str | None = None,
+        partition: int | None = None,
+        dry_run: bool = False,
+    ) -> list[Move] | Awaitable[list[Move]]:
+        """Move a subscription's cursors, all or none: back, to have messages again, or on, to skip some.
+
+        Must be the beginning of a READ COMMITTED transaction, or in autocommit mode; does not commit. Waits for pulls
+        that are under way. What is in workers' hands, or waits for another try, goes on as it would have.
+
+        Args:
+            to: where they go: see `outbox.start`. An offset is that of the message that comes next, in one partition.
+            topic: only those of this topic, or of topics that match a pattern.
+            partition: only of the topic's partition of this number.
+            dry_run: change nothing, and count the messages between where they stand and would stand.
+
+        Returns:
+            How each cursor moved.
+
+        Raises:
+            SubscriptionNotFound: there is no such subscription, or it reads no such topic or partition.
+            InvalidDeclaration: that is nowhere to go.
+            NotOwnTransaction: the transaction wrote before.
+        """
+        operation = seek.dry_run if dry_run else seek.seek
+        return self._run(operation(subscription, to, topic, partition), connection)
+
+    @overload
+    def replay(
+        self,
+        connection: AsyncTransaction,
+        subscription: str,
+        topic: str | None = None,
+        *,
+        ranges: list[Range] | None = None,
+        rate: float | None = None,
+        dry_run: bool = False,
+        **chosen: Unpack[Chosen],
+    ) -> Awaitable[Replayed]: ...
+
+    @overload
+    def replay(
+        self,
+        connection: Any,
+        subscription: str,
+        topic: str | None = None,
+        *,
+        ranges: list[Range] | None = None,
+        rate: float | None = None,
+        dry_run: bool = False,
+        **chosen: Unpack[Chosen],
+    ) -> Replayed: ...
+
+    def replay(
+        self,
+        connection: Any,
+        subscription: str,
+        topic: str | None = None,
+        *,
+        ranges: list[Range] | None = None,
+        rate: float | None = None,
+        dry_run: bool = False,
+        **chosen: Unpack[Chosen],
+    ) -> Replayed | Awaitable[Replayed]:
+        """Deliver messages again, to one subscription and no other, beside what is published meanwhile.
+
+        Those that its bindings let pass, and that it has taken before: what is to come to it anyway, waits for another
+        try or is in a worker's hands is not doubled. They take at most half of its workers' time, and have no order.
+        In portions of 1,000; on a connection in autocommit mode each commits for itself.
+
+        Args:
+            topic: a topic that it reads, or a pattern.
+            ranges: offsets of partitions, instead of a topic.
+            rate: messages a second; None: as fast as its workers can.
+            dry_run: only count them.
+            chosen: from_at, to_at, key, headers, filter, partition: see `outbox.replay.Chosen`.
+
+        Raises:
+            SubscriptionNotFound: there is no such subscription, or it reads no such topic.
+            InvalidDeclaration: an argument is none.
+        """
+        run = Replay(subscription, topic, chosen, ranges, rate, dry_run)
+        return self._run(replay.replay(run), connection)

@@ -188,7 +188,11 @@ def configure(subscription: str, settings: Settings) -> Operation[bool]:
 
 
 def bind(subscription: str, binding: Binding, start: str) -> Operation[int]:
-    """Needs a transaction of its own; returns the number of new cursors."""
+    """Needs a transaction of its own; returns the number of new cursors.
+
+    Args:
+        start: where those are, as `outbox.start.text` writes it.
+    """
     rows = yield Statement(
         "SELECT outbox.bind(CAST(%s AS text), CAST(%s AS text), CAST(%s AS text), CAST(CAST(%s AS text) AS jsonb), "
         "CAST(%s AS text), CAST(%s AS text), CAST(%s AS boolean))",

@@ -17,11 +17,13 @@ from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox import settings as settings_of
+from outbox import start as starts
 from outbox.binding import Binding
 from outbox.errors import InvalidDeclaration
 from outbox.model import Message
 from outbox.retries import Retries
 from outbox.settings import Settings
+from outbox.start import Start
 
 Guarantee = Literal["at-most-once", "at-least-once", "exactly-once"]
 OnFailure = Literal["block", "park", "dead-letter"]
@@ -52,8 +54,8 @@ class Subscription:
     #: Messages in hand at most in each worker process; None: as many as a quarter of a second of work, 2,000 at most.
     prefetch: int | None
     retries: Retries
-    #: Where a new subscription starts: "first" (all history that is kept) or "next" (what commits from now on).
-    start: Literal["first", "next"]
+    #: Where a new subscription starts, as the database reads it: see `outbox.start`.
+    start: str
     #: Messages at most that share a call (of a handler that takes a list) or a transaction; 1 or more.
     batch: int
     #: None: unordered. Otherwise messages of a partition are handled in order, and this is what a failure does to it.
@@ -89,7 +91,7 @@ def declare(
     concurrency: int,
     prefetch: int | None,
     retries: Retries,
-    start: Literal["first", "next"],
+    start: Start,
     batch: int | None,
     on_failure: OnFailure | None,
     time_limit: timedelta | None,
@@ -105,8 +107,7 @@ def declare(
         raise InvalidDeclaration(f"guarantee {guarantee!r} is not one of {', '.join(typing.get_args(Guarantee))}")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
         raise InvalidDeclaration(f"the handler of subscription {name!r} is a generator function: it has a yield in it")
-    if start not in ("first", "next"):
-        raise InvalidDeclaration(f"subscription {name!r} starts at 'first' or 'next', not {start!r}")
+    where = _start(name, start)
     takes_list, wants = _signature(name, handler)
     batch = (100 if takes_list else 1) if batch is None else batch
     _check_order(name, guarantee, on_failure)
@@ -123,9 +124,16 @@ def declare(
             f"subscription {name!r} has pipeline=True, so its handler must take a psycopg.Connection or AsyncConnection"
         )
     return Subscription(
-        name, bindings, handler, guarantee, concurrency, prefetch, retries, start,
+        name, bindings, handler, guarantee, concurrency, prefetch, retries, where,
         batch, on_failure, time_limit, pipeline, takes_list, settings, wants,
     )  # fmt: skip  # in the order of the fields; a line for each says no more
+
+
+def _start(name: str, start: Start) -> str:
+    try:
+        return starts.text(start)
+    except InvalidDeclaration as error:
+        raise InvalidDeclaration(f"subscription {name!r}: {error}") from None
 
 
 def _check_types(name: str, concurrency: Any, prefetch: Any, batch: Any, retries: Any, time_limit: Any) -> None:

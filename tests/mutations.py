@@ -34,6 +34,7 @@ KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::tes
 REPLY = "engine/test_reply_to.py::test_"
 DEAD = "engine/test_dead_letters.py::test_"
 ALTER, BACKFILL = "engine/test_alter_topic.py::test_", "engine/test_backfill.py::test_"
+REPLAY, STARTS = "engine/test_replay.py::test_", "engine/test_starts.py::test_"
 ROUTING, FLOW = "engine/test_routing.py::test_", "engine/test_flow.py::test_"
 
 MUTATIONS = [
@@ -143,9 +144,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a seek forgets the late messages that wait below it",
-        "seek.sql",
-        "WHERE p.subscription_id = reader AND p.partition_id = seek.partition_id\n    )",
-        "WHERE false\n    )",
+        "move_cursors.sql",
+        "WHERE keep_late",
+        "WHERE false",
         SEEK + "seek_does_not_forget_late_messages_that_wait_to_be_pulled",
     ),
     Mutation(
@@ -335,7 +336,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a purge forgets the transactions that are open",
-        "purge.sql",
+        "move_cursors.sql",
         "SELECT outbox.open_xids(pg_current_snapshot()) AS xids",
         "SELECT '{}'::xid8[] AS xids",
         FLOW + "purge_drops_what_waits_and_nothing_else",
@@ -388,6 +389,41 @@ MUTATIONS = [
         "SET backfill_for = 0",
         "SET backfill_for = backfill_for",
         BACKFILL + "bound_again_it_can_be_filled_again_and_gets_the_rows_once",
+    ),
+    Mutation(
+        "what commits late is replayed, too, and comes twice",
+        "replay.sql",
+        'o.xid = m.xid AND o.floor < m."offset"',
+        "false",
+        REPLAY + "what_is_to_come_anyway_is_not_replayed",
+    ),
+    Mutation(
+        "what is in a worker's hands is replayed, too",
+        "replay.sql",
+        'coalesce(s.in_hand @> m."offset", false) OR ',
+        "",
+        REPLAY + "what_waits_or_is_in_hand_is_skipped",
+    ),
+    Mutation(
+        "what was replayed and expires is dropped",
+        "replay.sql",
+        "f.body, 'infinity'",
+        "f.body, f.expires_at",
+        REPLAY + "neither_ttl_nor_age_ends_a_replay_but_what_was_cancelled_stays_so",
+    ),
+    Mutation(
+        "what was replayed blocks its partition",
+        "is_in_order.sql",
+        " AND r.lane IS NOT NULL",
+        "",
+        REPLAY + "a_replay_holds_up_nothing_of_an_ordered_subscription",
+    ),
+    Mutation(
+        "the place of a time is looked up as if times ascended",
+        "offset_at.sql",
+        "at - interval '10 seconds'",
+        "at",
+        STARTS + "the_offset_of_a_time_is_exact_among_holes_and_times_that_are_out_of_order",
     ),
 ]
 

@@ -1,7 +1,7 @@
--- Lets a subscription read the topics that match a pattern: those that exist from "start" on ('first': all the
--- history that is kept, 'next': what commits from now on), later ones from their beginning. Of their messages only those that have
--- the headers and fit the filter, see outbox.binding. Returns the number of new cursors; binding again changes nothing. The whole
--- of its own READ COMMITTED transaction: sequence, then snapshot and xid in one statement.
+-- Lets a subscription read the topics that match a pattern: those that exist from "start" on ('first': all the history that is kept,
+-- 'next': what commits from now on, or a place as seek_to takes it), later ones from their beginning. Of their messages only those that
+-- have the headers and fit the filter, see outbox.binding. Returns the number of new cursors; binding again changes nothing. Its own
+-- READ COMMITTED transaction: sequence, then snapshot and xid in one statement.
 CREATE FUNCTION outbox.bind(
     subscription text, pattern text, start text DEFAULT 'first', headers jsonb DEFAULT NULL, match text DEFAULT 'all',
     filter text DEFAULT NULL, alternate boolean DEFAULT false
@@ -15,12 +15,11 @@ DECLARE
     reader int;
     unread int[];
     ends bigint[];
+    wanted record;
     placed int;
 BEGIN
     PERFORM outbox.require_own_transaction('bind');
-    IF bind.start IS NULL OR bind.start NOT IN ('first', 'next') THEN
-        RAISE EXCEPTION 'a subscription starts at first or next, not at "%"', bind.start USING ERRCODE = 'OB007';
-    END IF;
+    wanted := outbox.parse_start(bind.start);
     reader := outbox.subscription_id(bind.subscription);
 
     PERFORM outbox.check_filter(bind.filter);
@@ -30,6 +29,7 @@ BEGIN
     JOIN outbox.partition p ON p.topic_id = t.id
     WHERE outbox.topic_matches(t.name, bind.pattern) AND coalesce(p.backfill_for = reader, true)
       AND NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = reader AND c.partition_id = p.id);
+    PERFORM outbox.require_one_partition(wanted.kind, cardinality(unread));
 
     WITH running AS MATERIALIZED (
         SELECT outbox.open_xids(pg_current_snapshot()) AS xids
@@ -49,7 +49,7 @@ BEGIN
     JOIN placed USING (partition_id)
     CROSS JOIN running
     CROSS JOIN LATERAL outbox.place(
-        e.partition_id, CASE bind.start WHEN 'next' THEN e.ended ELSE 0 END, running.xids
+        e.partition_id, outbox.start_target(e.partition_id, e.ended, wanted.kind, wanted."offset", wanted.at), running.xids
     ) AS at;
     GET DIAGNOSTICS placed = ROW_COUNT;
     PERFORM outbox.note_bindings();

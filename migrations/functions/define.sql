@@ -1,5 +1,5 @@
 -- Brings subscriptions to what is defined, all or nothing: {"name", "guarantee", "max_attempts", "on_failure", "settings": {},
--- "start": "first" or "next", "bind": [{"pattern", "headers", "match", "filter", "alternate"}], "unbind": [...]} each, or {"name",
+-- "start": as bind takes it, "bind": [{"pattern", "headers", "match", "filter", "alternate"}], "unbind": [...]} each, or {"name",
 -- "remove": true, "force"}. Cursors that stay are where they were, new ones are placed as bind places them. The beginning of a
 -- READ COMMITTED transaction, in which other definitions may follow: commit soon. Waits for pulls where cursors go.
 CREATE FUNCTION outbox.define(subscriptions jsonb) RETURNS void
@@ -10,7 +10,8 @@ AS $$
 DECLARE
     names text[];
     partition_ids int[];
-    targets bigint[];
+    ends bigint[];
+    starts text[];
     places jsonb;
     wanted jsonb;
 BEGIN
@@ -27,12 +28,11 @@ BEGIN
     HAVING count(*) > 0;
 
     -- 2. Where new cursors go: the ends of the logs, then the snapshot and our xid in one statement.
-    SELECT array_agg(new.name), array_agg(new.id),
-           array_agg(CASE new.start WHEN 'next' THEN outbox.log_end(new.sequence) ELSE 0 END)
-    INTO names, partition_ids, targets
+    SELECT array_agg(new.name), array_agg(new.id), array_agg(outbox.log_end(new.sequence)), array_agg(new.start)
+    INTO names, partition_ids, ends, starts
     FROM (
         SELECT DISTINCT ON (d.wanted ->> 'name', p.id)
-               d.wanted ->> 'name' AS name, p.id, d.wanted ->> 'start' AS start, p.sequence
+               d.wanted ->> 'name' AS name, p.id, coalesce(d.wanted ->> 'start', 'first') AS start, p.sequence
         FROM jsonb_array_elements(define.subscriptions) AS d (wanted)
         CROSS JOIN LATERAL jsonb_array_elements(d.wanted -> 'bind') AS b
         JOIN outbox.topic t ON outbox.topic_matches(t.name, b ->> 'pattern')
@@ -41,15 +41,21 @@ BEGIN
         WHERE coalesce(p.backfill_for = s.id, p.backfill_for IS NULL)
           AND NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = s.id AND c.partition_id = p.id)
     ) AS new;
+    PERFORM outbox.require_one_partition('offset', max(one.cursors))
+    FROM (SELECT count(*)::int AS cursors FROM unnest(names, starts) AS n (name, start) WHERE n.start ~ '^\d+$' GROUP BY n.name) AS one;
     WITH running AS MATERIALIZED (
         SELECT outbox.open_xids(pg_current_snapshot()) AS xids
+    ), meant AS MATERIALIZED (
+        SELECT s.start, w.* FROM (SELECT DISTINCT unnest(starts) AS start) AS s CROSS JOIN LATERAL outbox.parse_start(s.start) AS w
     )
     SELECT jsonb_agg(jsonb_build_object('name', e.name, 'partition_id', e.partition_id, 'offset', at."offset",
                                         'open', at.open::text, 'floor', at.floor::text))
     INTO places
-    FROM unnest(names, partition_ids, targets) AS e (name, partition_id, target)
+    FROM unnest(names, partition_ids, ends, starts) AS e (name, partition_id, ended, start)
+    JOIN meant m ON m.start = e.start
     CROSS JOIN running
-    CROSS JOIN LATERAL outbox.place(e.partition_id, e.target, running.xids) AS at;
+    CROSS JOIN LATERAL outbox.place(
+        e.partition_id, outbox.start_target(e.partition_id, e.ended, m.kind, m."offset", m.at), running.xids) AS at;
 
     -- 3. Write.
     PERFORM outbox.lock_subscriptions(ARRAY(

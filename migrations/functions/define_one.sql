@@ -8,9 +8,8 @@ BEGIN
     IF wanted ? 'remove' THEN
         PERFORM outbox.unsubscribe(wanted ->> 'name', coalesce((wanted ->> 'force')::boolean, false));
         RETURN;
-    ELSIF wanted ->> 'start' NOT IN ('first', 'next') THEN
-        RAISE EXCEPTION 'a subscription starts at first or next, not at "%"', wanted ->> 'start' USING ERRCODE = 'OB007';
     END IF;
+    PERFORM outbox.parse_start(wanted ->> 'start') WHERE wanted ->> 'start' IS NOT NULL;
     IF wanted ->> 'on_failure' IS NOT NULL THEN  -- one that was fair can't be ordered before
         UPDATE outbox.subscription s SET fair = false WHERE s.name = wanted ->> 'name' AND s.fair;
     END IF;

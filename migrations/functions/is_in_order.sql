@@ -14,5 +14,5 @@ BEGIN
        AND (on_failure = 'park' OR last.low IS NULL OR NOT EXISTS (
             SELECT FROM outbox.redelivery r
             WHERE r.subscription_id = is_in_order.subscription_id AND r.partition_id = is_in_order.partition_id
-              AND r."offset" >= last.low));
+              AND r."offset" >= last.low AND r.lane IS NOT NULL));  -- what is replayed has none
 END $$;

@@ -13,10 +13,11 @@ DECLARE
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes}'::text[]
         || '{open_transactions,needed_grants,filter_problem,who_gets}'::text[];
     administering text[] := working || watching
-        || '{alter_topic,backfill,start_backfill,add_to_backfill,seek,redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys}'::text[]
+        || '{alter_topic,backfill,start_backfill,add_to_backfill}'::text[]
+        || '{seek,seek_to,offset_at,count_messages,replay_ranges,replay}'::text[]
+        || '{redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys,set_retention,acknowledge_losses}'::text[]
         || '{dead_letters,dead_letter_ids,purge_dead,cancel_scheduled,edit_scheduled}'::text[]
-        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[]
-        || '{set_retention,acknowledge_losses}'::text[];
+        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY

@@ -14,12 +14,13 @@ FUNCTIONS = """
 schema_version wake_lock turn_lock key_hash partition_number topic_matches require_own_transaction log_end open_xids
 subscription_id place has_older without_cursor guards_of has_conditions adopt note_bindings
 create_partition create_partitions declare_topic alter_topic
-subscribe configure check_filter filter_problem bind seek require_read_committed lock_subscriptions partitions_of
+subscribe configure check_filter filter_problem require_read_committed lock_subscriptions take_turns partitions_of
+offset_at parse_start start_target require_one_partition bind chosen_partitions move_cursors seek seek_to
 drop_cursors unbind unsubscribe define_one define
 wake slot route start_backfill add_to_backfill backfill
 key_slot slot_lock enter_slot known_key known_keys claim_keys once
 require_room publish publish_unique publish_many
-lane_of lane_is_taken is_next is_in_order take_turns leave_lanes stuck_lanes mend_lanes change_order
+lane_of lane_is_taken is_next is_in_order leave_lanes stuck_lanes mend_lanes change_order
 redelivery_of messages reply_to
 news older_is_read backlog has_more new_lease_id late
 conditions fits_filter fits_any fits
@@ -27,6 +28,7 @@ add_error publish_dead_letters bury
 again_in take history_of is_expired expire_redeliveries take_due
 owns in_turn left_over spend kept_from allotted
 pull_batches pull pause resume purge
+count_messages is_waiting replay_ranges replay
 who_gets untaken cancel edit
 fail raise_lease_lost settle hand_back release
 register heartbeat mark_retired retire recover

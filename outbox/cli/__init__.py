@@ -19,11 +19,13 @@ from outbox.cli import (
     flow,
     migrate,
     publish,
+    replay,
     request,
     retention,
     route,
     scheduled,
     schedules,
+    seek,
     status,
     subscriptions,
     topics,
@@ -62,6 +64,8 @@ app.command("backfill")(backfill.backfill)
 app.command("pause")(flow.pause)
 app.command("resume")(flow.resume)
 app.command("purge")(flow.purge)
+app.command("seek")(seek.seek)
+app.command("replay")(replay.replay)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -36,11 +38,18 @@ Headers = Annotated[list[str] | None, typer.Option("--header", "-H", help="name=
 console = Console(width=None if sys.stdout.isatty() else 200)
 
 
-def run(operation: Operation[T], database_url: str, check_schema: bool = True) -> T:
-    """Run an operation in a transaction of its own, after a look at the schema's version."""
+@contextmanager
+def connected(database_url: str, check_schema: bool = True) -> Iterator[psycopg.Connection[Any]]:
+    """A connection in autocommit mode, after a look at the schema's version."""
     with psycopg.connect(libpq_url(database_url), autocommit=True, application_name="outbox") as connection:
         if check_schema:
             connections.run(operations.check_schema(), connection)
+        yield connection
+
+
+def run(operation: Operation[T], database_url: str, check_schema: bool = True) -> T:
+    """Run an operation, each of its statements in a transaction of its own."""
+    with connected(database_url, check_schema) as connection:
         return connections.run(operation, connection)
 
 
@@ -68,6 +77,12 @@ def headers_of(given: list[str] | None) -> dict[str, str]:
             raise usage(f"{text!r} is not a header: name=value")
         headers[name] = value
     return headers
+
+
+def conditions_of(given: list[str] | None) -> dict[str, str | None] | None:
+    """The headers that --header asks for: a name alone stands for any value."""
+    split = (text.partition("=") for text in given or ())
+    return {name: value if equals else None for name, equals, value in split} or None
 
 
 def json_text(payload: str) -> str:

@@ -9,8 +9,10 @@ import typer
 
 from outbox import duration, operations
 from outbox import settings as settings_of
+from outbox import start as starts
 from outbox.binding import Binding
-from outbox.cli.options import DatabaseUrl, Json, complain, console, print_json, run, usage
+from outbox.cli import times
+from outbox.cli.options import DatabaseUrl, Json, complain, conditions_of, console, print_json, run, usage
 from outbox.cli.status import subscriptions_table
 from outbox.definitions import Definitions, files, subscriptions
 from outbox.definitions.subscriptions import describe
@@ -58,7 +60,8 @@ def bind(
     name: Name,
     pattern: Pattern,
     start: Annotated[
-        Literal["first", "next"], typer.Option(help="All history that is kept, or what commits from now on.")
+        str,
+        typer.Option(help="first (all history that is kept), next, last, an offset, 2026-01-31T12:00, or 2h (ago)."),
     ] = "first",
     header: Header = None,
     match: Match = "all",
@@ -66,8 +69,8 @@ def bind(
     alternate: Alternate = False,
 ) -> None:
     """Let a subscription read more topics, or more of their messages."""
-    binding = Binding(pattern, _headers(header), match, filter, alternate)
-    cursors = run(operations.bind(name, binding, start), database_url)
+    binding = Binding(pattern, conditions_of(header), match, filter, alternate)
+    cursors = run(operations.bind(name, binding, starts.text(times.start(start))), database_url)
     typer.echo(f"{name}: {describe(binding)}, {cursors} new cursors")
 
 
@@ -85,7 +88,7 @@ def unbind(
 
     What is in flight, or waits for another try, is handled as usual. Exit code 1 if there is no such binding.
     """
-    binding = Binding(pattern, _headers(header), match, filter, alternate)
+    binding = Binding(pattern, conditions_of(header), match, filter, alternate)
     cursors = run(operations.unbind(name, binding), database_url)
     if cursors is None:
         complain(f"{name} has no {describe(binding)}: `outbox subscriptions show {name}` shows those that it has")
@@ -119,11 +122,6 @@ def delete(
         typer.confirm(f"remove the subscription {name}, and forget what it has not handled?", abort=True)
     run(operations.unsubscribe(name, force), database_url)
     typer.echo(f"{name}: removed")
-
-
-def _headers(texts: list[str] | None) -> dict[str, str | None] | None:
-    split = (text.partition("=") for text in texts or ())
-    return {name: value if equals else None for name, equals, value in split} or None
 
 
 def _setting(text: str) -> tuple[str, Any]:

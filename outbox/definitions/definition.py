@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from outbox import settings as settings_of
+from outbox import start as starts
 from outbox import ticks
 from outbox.binding import Binding
 from outbox.errors import InvalidDeclaration
@@ -58,8 +59,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     guarantee: Literal["at-most-once", "at-least-once", "exactly-once"] | None = None
     #: What it reads: topics, patterns, or `Binding`s. None: whatever it is bound to.
     bindings: tuple[str | Binding, ...] | None = None
-    #: Where a new cursor starts: "first" is all history that is kept, "next" what commits from now on.
-    start: Literal["first", "next"] = "first"
+    #: Where a new cursor starts: "first" is all history that is kept, "next" what commits from now; see `outbox.start`.
+    start: str | int = "first"
     #: 20 by default.
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=32766)] | None = None
     #: Of an ordered subscription: what a failure does to those behind it. Default: it is unordered.
@@ -105,6 +106,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for index, pattern in enumerate(self.bindings or ()):
             if not isinstance(pattern, Binding) and (problem := _pattern_problem(pattern)):
                 yield f"bindings[{index}]", problem
+        if problem := _start_problem(self.start):
+            yield "start", problem
         if self.on_failure and self.guarantee == "at-most-once":
             yield "on_failure", "at-most-once tries nothing again, so it can't be ordered"
         if self.fair and (self.on_failure or self.guarantee == "at-most-once"):
@@ -201,6 +204,14 @@ def duration_fields(kind: type[msgspec.Struct]) -> set[str]:
 def quoted(name: str) -> str:
     """A name as it stands in a path, as a key in TOML does."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+
+
+def _start_problem(start: str | int) -> str | None:
+    try:
+        starts.text(start)
+    except InvalidDeclaration as error:
+        return str(error)
+    return None
 
 
 def _pattern_problem(pattern: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ def _section(section: str, kind: type[msgspec.Struct], raw: Any) -> dict[str, ms
         named = {field: value for field, value in _table(where, fields or {}).items() if value is not None}
         for field in duration_fields(kind) & set(named):
             named[field] = _duration(f"{where}.{field}", named[field])
+        if isinstance(start := named.get("start"), datetime):  # both languages have times of their own
+            named["start"] = start.isoformat()
         if isinstance(named.get("bindings"), list):
             named["bindings"] = [_binding(f"{where}.bindings[{n}]", one) for n, one in enumerate(named["bindings"])]
         found[str(name)] = convert(named, kind, where)

@@ -10,6 +10,7 @@ import msgspec
 
 from outbox import duration
 from outbox import settings as settings_of
+from outbox import start as starts
 from outbox.binding import Binding
 from outbox.definitions.change import Change
 from outbox.definitions.definition import Subscription
@@ -120,7 +121,7 @@ def diff(
         "name": name,
         **declared,
         "settings": settings_of.plain(wanted.settings),  # type: ignore[arg-type]  # all of them
-        "start": wanted.start,
+        "start": starts.text(wanted.start),
         "bind": [_plain(binding) for binding in new],
         "unbind": [_plain(binding) for binding in gone],
     }

@@ -286,7 +286,7 @@ def test_a_definition_brings_about_all_of_a_subscription(db) -> None:
     [
         {"bind": [{"pattern": "t", "filter": "a >"}]},
         {"bind": [{"pattern": "a..b"}]},
-        {"start": "last"},
+        {"start": "soon"},
         {"settings": {"rat": 5}},
         {"name": "a b"},
         {"guarantee": "twice"},

@@ -13,7 +13,7 @@ def test_help_names_every_command() -> None:
     result = outbox("", "--help")
     assert result.returncode == 0
     commands = (
-        "migrate publish request route cancel edit scheduled schedules worker pause resume purge dead "
+        "migrate publish request route cancel edit scheduled schedules worker pause resume purge seek replay dead "
         "apply export topics subscriptions status doctor demo"
     )
     for command in commands.split():

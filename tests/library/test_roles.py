@@ -136,6 +136,8 @@ def test_a_worker_reads_no_payload_but_by_pulling(users: Users) -> None:
         "SELECT outbox.seek('s', 1, 0)",
         "SELECT outbox.redrive('s')",
         "SELECT * FROM outbox.take(NULL, 1, '{}', '{}', '{}', '{}', 0::smallint, 0::smallint, 1, 1, 1, 1, true, now())",
+        "SELECT outbox.seek_to('s', 'first')",
+        "SELECT outbox.replay('s', 1, 1, 2)",
         "SELECT * FROM outbox.messages(1, 0, 10)",
     )
 
@@ -176,6 +178,8 @@ def test_an_admin_seeks_redrives_and_purges(shop: Database, users: Users, tmp_pa
     with users.connect("outbox_admin") as db:
         db.execute("SELECT outbox.seek('s', 1, 0)")
         db.execute("SELECT * FROM outbox.rotate()")
+    assert outbox(url, "seek", "s", "--to", "next").stdout.endswith("skipped: 2\n")
+    assert outbox(url, "replay", "s", "t").stdout == "replayed: 1, skipped: 1\n"  # one waits: it was redriven
     refused(url, "DROP TABLE outbox.message", "TRUNCATE outbox.message", "SELECT outbox.grant_roles()", "CREATE ROLE x")
 
 

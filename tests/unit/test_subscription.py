@@ -114,7 +114,7 @@ def plain(message: Message) -> None: ...
         (["t"], {"concurrency": 0}, "must be 1 or more"),
         (["t"], {"prefetch": 0}, "must be 1 or more"),
         (["t"], {"prefetch": 2, "concurrency": 3}, "can't keep 3 handlers busy"),
-        (["t"], {"start": "yesterday"}, "starts at 'first' or 'next'"),
+        (["t"], {"start": "yesterday"}, "subscription 's': 'yesterday' is nowhere to start"),
         (["a b"], {}, "is not a topic or pattern"),
         (["orders.x*"], {}, "is not a topic or pattern"),
         ([["a", "b"]], {}, "a topic is \\['a', 'b'\\], it must be a str"),
