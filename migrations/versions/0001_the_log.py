@@ -22,6 +22,7 @@ lane_of lane_is_taken is_next is_in_order take_turns leave_lanes stuck_lanes men
 redelivery_of messages reply_to
 news backlog has_more new_lease_id late
 conditions fits_filter fits_any fits
+place_in place_of next_place unread read offset_since read_from
 add_error publish_dead_letters bury
 again_in take history_of is_expired expire_redeliveries take_due
 owns in_turn left_over spend kept_from allotted
@@ -38,7 +39,7 @@ truncate_slot slot_holder slots_due rotate_keys rotate_as_of rotate open_transac
 
 TYPES = "batch"
 
-VIEWS = "lag in_flight dead_groups"
+VIEWS = "lag in_flight dead_groups history"
 
 
 def upgrade() -> None:
