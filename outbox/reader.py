@@ -22,8 +22,8 @@ from outbox.model import Message
 from outbox.operations import Operation
 from outbox.start import Start
 
-#: What reading consists of: operations, each in a transaction of its own; seconds to wait; and messages. One that fails,
-#: or is cancelled, may be done again.
+#: What reading consists of: operations, each in a transaction of its own; seconds to wait; and messages. What fails, or
+#: is cancelled, may be done again.
 Step = Callable[[], Operation[Any]] | float | Message
 
 #: Seconds between two looks of a reader that follows: when something came just now, and at most.
@@ -99,8 +99,8 @@ class Reader(Iterator[Message]):
     """Messages of the log, one by one: see `Outbox.read`. It ends at the end, or when it is closed.
 
     Each partition's messages come in the order of their offsets, but for those that commit later than what lies behind
-    them: these come when they do. Nothing is missed or doubled. An error of the connection passes through; asked for the
-    next message after it, it looks again.
+    them: these come when they do. Nothing is missed or doubled. An error of the connection passes through; asked
+    for the next message after it, it looks again.
     """
 
     def __init__(self, reading: Reading, connection: Any) -> None:

@@ -18,6 +18,7 @@ from outbox.cli import (
     flow,
     migrate,
     publish,
+    read,
     request,
     route,
     scheduled,
@@ -51,6 +52,7 @@ def root(
 
 app.command("migrate")(migrate.migrate)
 app.command("publish")(publish.publish)
+app.command("read")(read.read)
 app.command("route")(route.route)
 app.command("cancel")(route.cancel)
 app.command("edit")(route.edit)
