@@ -27,7 +27,7 @@ BEGIN
     IF read_from.pattern !~ '[*#]' AND NOT EXISTS (SELECT FROM outbox.topic t WHERE t.name = read_from.pattern) THEN
         RAISE EXCEPTION 'topic "%" is not declared, and nothing was published to it', read_from.pattern USING ERRCODE = 'OB006';
     END IF;
-    SELECT array_agg(c.id), array_agg(c.ended)
+    SELECT coalesce(array_agg(c.id), '{}'), coalesce(array_agg(c.ended), '{}')
     INTO chosen, ends
     FROM (SELECT p.id, outbox.log_end(p.sequence) AS ended
           FROM outbox.topic t
@@ -36,7 +36,7 @@ BEGIN
             AND p.backfill_for IS NULL AND coalesce(p.number = read_from.number, true)
             AND coalesce(p.id = read_from.partition_id, true)
           ORDER BY p.id) AS c;
-    IF chosen IS NULL AND (read_from.number IS NOT NULL OR read_from.partition_id IS NOT NULL) THEN
+    IF chosen = '{}' AND (read_from.number IS NOT NULL OR read_from.partition_id IS NOT NULL) THEN
         RAISE EXCEPTION '"%" has no partition %', read_from.pattern, coalesce(read_from.partition_id, read_from.number)
             USING ERRCODE = 'OB007';
     END IF;

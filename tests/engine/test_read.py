@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.shop_floor import Database, publish, value
+from tests.shop_floor import Database, publish, subscribe, value
 
 
 class Reader:
@@ -262,7 +262,7 @@ def test_a_filter_that_is_none_is_refused(db) -> None:
 
 
 def test_cancelled_messages_are_not_shown(db) -> None:
-    db.execute("SELECT outbox.subscribe('s'); SELECT outbox.bind('s', 't')")
+    subscribe(db, "s", "t")
     publish(db, "t", "a", "b")
     db.execute("SELECT outbox.cancel(1, 1)")
     assert Reader(db).drain() == ["b"]
@@ -311,7 +311,7 @@ def test_a_reader_of_a_time_or_an_offset_begins_there(db) -> None:
     after_c = value(db, "SELECT clock_timestamp()")
     publish(db, "t", *"de")
     assert Reader(db, position=read_from(db, at=after_c)).drain() == ["d", "e"]
-    assert Reader(db, position=read_from(db, offset=3)).drain() == ["c", "d", "e"]
+    assert Reader(db, position=read_from(db, **{'"offset"': 3})).drain() == ["c", "d", "e"]
     assert Reader(db, position=read_from(db, at="-infinity")).drain() == list("abcde")
     assert Reader(db, position=read_from(db, at="infinity")).drain() == []
 
