@@ -138,6 +138,24 @@ def test_a_huge_late_transaction_comes_in_limits_and_before_what_came_after_it(d
     assert found[25:] + reader.drain() == ["after"]
 
 
+def test_late_messages_of_a_partition_come_before_what_came_after_them_beside_a_busy_one(
+    database: Database, db
+) -> None:
+    """A look is shared by all partitions that have news, and so each has a limit of its own."""
+    publish(db, "t", "first")
+    huge = database.connect()
+    publish(huge, "t", *(f"huge-{n:02}" for n in range(25)))
+    publish(db, "t", "x")
+    reader = Reader(db, "#")
+    assert reader.drain() == ["first", "x"]
+    huge.commit()
+    publish(db, "t", "after")
+    value(db, "SELECT outbox.publish_many('busy', array_agg(to_json(n))) FROM generate_series(1, 100) n")
+    found = reader.drain(max_messages=7)
+    assert [body for body in found if isinstance(body, str)] == [*(f"huge-{n:02}" for n in range(25)), "after"]
+    assert [body for body in found if isinstance(body, int)] == list(range(1, 101))
+
+
 def test_late_messages_of_several_transactions_within_small_limits_are_neither_missed_nor_doubled(
     database: Database, db
 ) -> None:
@@ -394,3 +412,33 @@ def test_the_history_is_joined_with_business_tables(db) -> None:
     """).fetchall()
     assert rows == [("DE", 2), ("FR", 1)]
     assert value(db, 'SELECT id FROM outbox.history WHERE "offset" = 2') == "1-2"
+
+
+def test_a_look_touches_what_it_reads_and_not_the_log_whatever_the_statistics_say(database: Database, db) -> None:
+    publish(db, "t", "first")
+    db.execute("ANALYZE outbox.message")
+    slow = database.connect()
+    publish(slow, "t", "late")
+    for _ in range(5):
+        value(db, "SELECT outbox.publish_many('t', array_agg(to_json(n))) FROM generate_series(1, 4000) n")
+    reader = Reader(db)
+    reader.drain(max_messages=10_000)
+    slow.commit()
+    publish(db, "t", "fresh")
+
+    def pages(db: psycopg.Connection[Any], call: str, *arguments: Any) -> int:
+        plan = value(db, f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM outbox.{call}", *arguments)
+        return int(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"])
+
+    for analyse in "SELECT 1", "ANALYZE outbox.message":
+        db.execute(analyse)
+        session = database.connect(autocommit=True)
+        for call, *arguments in [
+            ("read('t', %s)", json.dumps(reader.position)),
+            ("read('t', max_messages => 10)",),
+            ("read_from('t', at => now())",),
+            ("read_from('t', 'last')",),
+        ]:
+            pages(session, call, *arguments)  # plans
+            assert pages(session, call, *arguments) < 250, (analyse, call)
+    assert sorted(reader.drain()) == ["fresh", "late"]

@@ -21,6 +21,7 @@ import pytest
 from outbox import InvalidDeclaration, MessageId, NewMessage, NotOwnTransaction, Outbox, TopicNotDeclared
 from tests.library.test_publish import ASYNC, SYNC
 from tests.library.workshop import seen
+from tests.servers import PgBouncer
 from tests.shop_floor import Database, environment, outbox, wait_for
 
 app = Outbox()
@@ -428,6 +429,12 @@ def test_the_command_follows_until_ctrl_c(one_database: Database, tmp_path: Path
     publish(one_database, "t", 2)
     wait_for(lambda: following.payloads == [1, 2], "what comes")
     assert following.end(signal.SIGINT) == (130, "")
+
+
+def test_the_command_reads_through_a_pooler(one_database: Database, pgbouncer: PgBouncer) -> None:
+    publish(one_database, "t", *range(1200))
+    result = outbox(pgbouncer.url(one_database.name), "read", "t", "--json")
+    assert result.stdout.count("\n") == 1200, result.stderr
 
 
 def test_the_command_goes_on_where_it_stopped(one_database: Database, tmp_path: Path) -> None:
