@@ -1,7 +1,7 @@
--- Where a reader stands that stood at start, open and floor, and read a partition with a snapshot: by the rules of take, step 3.
--- "last_fresh": the last offset that it read beyond start; "ended": the end of the log, seen before the snapshot, if it has read all
--- of it, else NULL; "running": what the snapshot showed open; "xids" and "offsets": of rows it read, the last of each transaction
--- that was open or is running. Internal: see read.
+-- Where a reader stands that stood at start, open and floor, and looked: by the rules of take, step 3. "last_fresh": the last
+-- offset it read beyond start; "ended": the log's end, seen before the snapshot, or NULL if it has not read all of it; "running":
+-- what the snapshot showed open; "xids", "offsets": the last row it read of each transaction of open or running. Internal: see
+-- read.
 CREATE FUNCTION outbox.next_place(
     start bigint, open xid8[], floor bigint[], last_fresh bigint, ended bigint, running xid8[], snapshot pg_snapshot,
     xids xid8[], offsets bigint[]

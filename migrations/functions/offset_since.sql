@@ -1,6 +1,6 @@
 -- The last offset of a partition before which everything was published earlier than a time; 0 if nothing was. By bisection of
--- (partition_id, "offset"): some twenty look-ups. Where the clock went back, or a publisher waited between its offset and its row, it
--- is one of several such places. Internal: see read_from.
+-- (partition_id, "offset"): some twenty look-ups. Where the clock went back, or a publisher waited between its offset and its
+-- row, it is one of several such places. Internal: see read_from.
 CREATE FUNCTION outbox.offset_since(partition_id int, at timestamptz, ended bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE
 AS $$

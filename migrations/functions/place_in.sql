@@ -1,5 +1,5 @@
--- Where a reader stands in a partition, from its position: {"3": {"offset": 42, "open": [771], "floor": [17]}} says it of partition 3,
--- in the words of outbox.position. What it does not name is at its beginning. Internal: see read.
+-- Where a reader stands in a partition, by its position: {"3": {"offset": 42, "open": [771], "floor": [17]}} says it of partition
+-- 3, in the words of outbox.position. What it does not name is at its beginning. Internal: see read.
 CREATE FUNCTION outbox.place_in(
     "position" jsonb, partition_id int, OUT "offset" bigint, OUT open xid8[], OUT floor bigint[]
 )

@@ -1,15 +1,14 @@
--- Messages of the topics that match a pattern, beyond a position that an earlier call (or read_from) returned; none: from the first one.
--- No subscription, no lease, nothing is written. Each partition in the order of its offsets; what commits late comes when it does.
--- The last row has no message, but the position after all of them, and whether there is more: give the position to the next call.
--- until: a position that is not passed; newcomers: read partitions that the position does not name, too. since is inclusive, before is
--- not. Cancelled messages are not shown. By (partition_id, "offset") and xid. The whole of its own READ COMMITTED transaction.
+-- Messages of the topics that match a pattern, beyond a position that an earlier call, or read_from, returned; none: from the
+-- first. Each partition in the order of its offsets, but what commits late when it does. The last row has no message, but the
+-- position behind all. "until": a position not to pass; "newcomers": also partitions that the position does not name. By
+-- (partition_id, "offset") and xid; writes and locks nothing. The whole of its own READ COMMITTED transaction.
 CREATE FUNCTION outbox.read(
     pattern text, after jsonb DEFAULT '{}', max_messages int DEFAULT 100, max_bytes bigint DEFAULT 8388608,
     with_key text DEFAULT NULL, with_headers jsonb DEFAULT NULL, filter text DEFAULT NULL, since timestamptz DEFAULT NULL,
     before timestamptz DEFAULT NULL, until jsonb DEFAULT NULL, newcomers boolean DEFAULT true
 ) RETURNS TABLE (
-    topic text, partition smallint, priority smallint, partition_id int, "offset" bigint, xid xid8, published_at timestamptz, key text,
-    headers jsonb, payload json, body bytea, "position" jsonb, has_more boolean
+    topic text, partition smallint, priority smallint, partition_id int, "offset" bigint, xid xid8, published_at timestamptz,
+    key text, headers jsonb, payload json, body bytea, "position" jsonb, has_more boolean
 )
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -62,8 +61,8 @@ BEGIN
     FROM (SELECT u.* FROM outbox.unread(pattern, reached, until, with_key, newcomers) AS u LIMIT 101) AS u;
     share := greatest(max_read / cardinality(turns.ids), 1);
 
-    -- 2. Read, and take the snapshot: ONE statement, and our xid is drawn after it. A turn is a row that begins it, late rows, fresh
-    --    rows, and a row that ends it. Nothing sorts them: a nested loop over the turns gives them as they are written here.
+    -- 2. Read, and take the snapshot: ONE statement, and our xid is drawn after it. A turn is a row that begins it, late rows,
+    --    fresh rows, and a row that ends it. Nothing sorts them: a nested loop over the turns gives them as they stand here.
     FOR piece IN
         WITH turn AS MATERIALIZED (
             SELECT t.nth, t.partition_id, t.ended, t.up_to, p."offset" AS start, p.open, p.floor
@@ -158,6 +157,8 @@ BEGIN
             END IF;
         END IF;
     END LOOP;
-    RETURN QUERY SELECT NULL::text, NULL::smallint, NULL::smallint, NULL::int, NULL::bigint, NULL::xid8, NULL::timestamptz, NULL::text,
-                        NULL::jsonb, NULL::json, NULL::bytea, reached, stopped IS NOT NULL OR coalesce(cardinality(turns.ids) > 100, false);
+    RETURN QUERY
+    SELECT e.*, reached, stopped IS NOT NULL OR coalesce(cardinality(turns.ids) > 100, false)
+    FROM (VALUES (NULL::text, NULL::smallint, NULL::smallint, NULL::int, NULL::bigint, NULL::xid8, NULL::timestamptz,
+                  NULL::text, NULL::jsonb, NULL::json, NULL::bytea)) AS e;  -- no message
 END $$;

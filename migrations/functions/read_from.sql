@@ -1,7 +1,7 @@
--- A position for outbox.read: before the "first" message that is kept, the "last" one of each partition, or the "next" one that commits;
--- where messages were published "at" a time (about: let read look at "since"); or before an offset, which is one of a single partition.
--- Of the topics that match a pattern, only partitions of that number, or the one of that id, if one is given. OB006: there is no
--- such topic. Next and last are the whole of their own READ COMMITTED transaction, as in bind: ends, then snapshot, then xid.
+-- A position for outbox.read: before the first message that is kept, the last one of each partition, or the next one that
+-- commits; or where messages were published "at" a time (about: let read look at "since"), or at an offset of a single partition.
+-- Of the topics that match a pattern (OB006: there is none), only partitions of a number, or that of an id, if one is given. The
+-- whole of its own READ COMMITTED transaction, as bind is: ends, then snapshot, then xid.
 CREATE FUNCTION outbox.read_from(
     pattern text, start text DEFAULT 'first', at timestamptz DEFAULT NULL, number int DEFAULT NULL, partition_id int DEFAULT NULL,
     "offset" bigint DEFAULT NULL

@@ -1,6 +1,6 @@
--- The partitions that a reader should look into: those whose log ends beyond its position, and those where a transaction that was
--- open has ended; of older generations all, if a newer one has news. No further than "until", if it is given; without newcomers
--- only those that the position names; with a key only those that its messages are in. One sequence a partition. Internal: see read.
+-- The partitions that a reader should look into: their log ends beyond its position, or a transaction that was open has ended; of
+-- older generations all, if a newer one has news. None beyond "until", if it is given; without newcomers only those that the
+-- position names; with a key only those that its messages are in. One sequence a partition. Internal: see read.
 CREATE FUNCTION outbox.unread(pattern text, after jsonb, until jsonb, with_key text, newcomers boolean) RETURNS TABLE (
     partition_id int, topic text, number smallint, priority smallint, generation smallint, ended bigint, up_to bigint
 )

@@ -1,5 +1,5 @@
--- The log for people: a row a message that is kept, whether or not it was delivered, but for those that were cancelled. By (partition_id,
--- "offset"); by topic and time it reads all that the topic has.
+-- The log for people: a row a message that is kept, whether or not it was delivered, but for those that were cancelled. By
+-- (partition_id, "offset"); a query by topic, time or key reads all that is kept.
 CREATE VIEW outbox.history AS
 SELECT t.name AS topic, p.number AS partition, p.priority, m."offset", format('%s-%s', m.partition_id, m."offset") AS id,
        m.published_at, m.key, m.headers, m.payload, m.body, m.expires_at, m.partition_id
