@@ -51,6 +51,7 @@ from outbox.errors import (
 from outbox.inbox import once
 from outbox.model import Ack, Message, MessageId, NewMessage, PastFailure, Reject, Retry
 from outbox.payload import Limits
+from outbox.reader import AsyncReader, Reader
 from outbox.retries import Retries
 from outbox.settings import Settings
 
@@ -58,6 +59,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ack",
+    "AsyncReader",
     "BacklogFull",
     "Binding",
     "CursorBeyondLog",
@@ -74,6 +76,7 @@ __all__ = [
     "OutboxError",
     "PastFailure",
     "PublishError",
+    "Reader",
     "Reject",
     "RequestFailed",
     "RequestTimedOut",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, Unpack, overload
 
 from sqlalchemy import orm
@@ -13,10 +13,12 @@ from outbox import backfill as backfills
 from outbox import operations, replay, schedules, seek, subscription
 from outbox import retention as retentions
 from outbox.binding import Binding
-from outbox.connection import AsyncTransaction
+from outbox.connection import AsyncTransaction, is_async
 from outbox.errors import InvalidDeclaration
+from outbox.operations import Operation
 from outbox.payload import Limits
 from outbox.publisher import checked
+from outbox.reader import AsyncReader, Reader, Reading
 from outbox.replay import Chosen, Range, Replay, Replayed
 from outbox.requests import Requests
 from outbox.retries import Retries
@@ -267,6 +269,93 @@ class Outbox(Requests):
 
         return register
 
+    @overload
+    def read(
+        self,
+        connection: AsyncTransaction,
+        topic: str,
+        *,
+        start: Start | MessageId | None = None,
+        to: datetime | None = None,
+        partition: int | None = None,
+        key: str | None = None,
+        headers: dict[str, str | None] | None = None,
+        filter: str | None = None,
+        follow: bool = False,
+        resume: str | None = None,
+    ) -> AsyncReader: ...
+
+    @overload
+    def read(
+        self,
+        connection: Any,
+        topic: str,
+        *,
+        start: Start | MessageId | None = None,
+        to: datetime | None = None,
+        partition: int | None = None,
+        key: str | None = None,
+        headers: dict[str, str | None] | None = None,
+        filter: str | None = None,
+        follow: bool = False,
+        resume: str | None = None,
+    ) -> Reader: ...
+
+    def read(
+        self,
+        connection: Any,
+        topic: str,
+        *,
+        start: Start | MessageId | None = None,
+        to: datetime | None = None,
+        partition: int | None = None,
+        key: str | None = None,
+        headers: dict[str, str | None] | None = None,
+        filter: str | None = None,
+        follow: bool = False,
+        resume: str | None = None,
+    ) -> Reader | AsyncReader:
+        """Read messages straight from the log, without a subscription: nothing is written, nobody else is affected.
+
+        Returns an iterator over messages, async if the connection is. Each look is a transaction of its own: the
+        connection must be outside of one whenever the next message is asked for, and is so again then. What is in
+        memory is bounded. Cancelled messages are not shown; those that are too old to be delivered are.
+
+        Args:
+            connection: as `publish` takes it; of DB-API connections psycopg2's and Django's.
+            topic: a name or pattern: `*` is one word, `#` any number of words.
+            start: "first" is all history that is kept, "last" the last message of each partition, "next" what commits
+                from now on, a `MessageId` that message and what follows in its partition, an int the same of a topic's
+                only partition; a datetime, or a timedelta ago, what was published then and later. By default "next" if
+                it follows, else "first".
+            to: only what was published before.
+            partition: only the partitions of that number.
+            key: only messages with that key.
+            headers: only messages with these headers; None as a value: any.
+            filter: only messages for whose payload this is true, in SQL/JSON path: `$.total > 100`.
+            follow: wait for more, until it is closed; else it ends where the log ends when it begins.
+            resume: the `token` of an earlier reader of the topic: go on there, whatever `start` says.
+
+        Raises:
+            InvalidDeclaration: an argument makes no sense.
+            TopicNotDeclared: there is no such topic; a pattern may match none.
+            NotOwnTransaction: the connection is in a transaction.
+            CursorBeyondLog: the token stands beyond the log: a restore took it back.
+        """
+        reading = Reading(
+            lambda: self._on_checked_schema(_nothing()),
+            topic,
+            start=start,
+            to=to,
+            partition=partition,
+            key=key,
+            headers=headers,
+            filter=filter,
+            follow=follow,
+            resume=resume,
+        )
+        return AsyncReader(reading, connection) if is_async(connection) else Reader(reading, connection)
+
     def pause(self, connection: Any, subscription: str) -> bool | Awaitable[bool]:
         """Let a subscription's workers get no more messages, when the caller's transaction commits.
 
@@ -412,3 +501,8 @@ class Outbox(Requests):
         """
         run = Replay(subscription, topic, chosen, ranges, rate, dry_run)
         return self._run(replay.replay(run), connection)
+
+
+def _nothing() -> Operation[None]:
+    return
+    yield

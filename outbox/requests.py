@@ -11,20 +11,15 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Generator, Iterator
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 import msgspec
-import psycopg
-import sqlalchemy
-from sqlalchemy import orm
-from sqlalchemy.ext import asyncio as sqlalchemy_async
 
+from outbox import commits, operations
 from outbox import connection as connections
-from outbox import operations
 from outbox.connection import AsyncTransaction
-from outbox.errors import InvalidDeclaration, InvalidMessage, NotOwnTransaction, RequestFailed, RequestTimedOut
+from outbox.errors import InvalidDeclaration, InvalidMessage, RequestFailed, RequestTimedOut
 from outbox.model import Batch, Message, MessageId
 from outbox.operations import Operation
 from outbox.payload import Encoded, check_topic, encode
@@ -37,6 +32,8 @@ REPLY_TO, CORRELATION_ID, ERROR = "reply-to", "correlation-id", "error"
 
 #: What a request consists of: operations, each in a transaction of its own, and seconds to wait between them.
 Steps = Generator[Operation[Any] | float, Any, T]
+
+_COMMITS = "a request commits: what is not committed nobody can answer"
 
 #: Seconds between two looks for the reply: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
@@ -114,9 +111,8 @@ class Requests(Publisher):
         message = encode(payload, self.limits, key, asked, ttl=timeout)  # then nobody waits for its reply any more
         published = self._on_checked_schema(operations.publish(topic, message, 0))
         steps = _ask(published, topic, reply_topic, id, timeout)
-        if connections.is_async(connection):
-            return _take_async(steps, _outside_of_a_transaction(connection))
-        return _take(steps, _outside_of_a_transaction(connection))
+        connection = commits.outside_of_a_transaction(connection, _COMMITS)
+        return _take_async(steps, connection) if connections.is_async(connection) else _take(steps, connection)
 
     @overload
     def reply(
@@ -251,37 +247,6 @@ def _cut(text: str, limit: int) -> str:
     return text.replace("\0", "").encode(errors="replace")[:limit].decode(errors="ignore")
 
 
-def _outside_of_a_transaction(connection: Any) -> Any:
-    """The connection or session, unless it is in a transaction; a scoped session's own one."""
-    if isinstance(connection, orm.scoped_session | sqlalchemy_async.async_scoped_session):
-        connection = connection()
-    if _is_in_transaction(connection):
-        raise NotOwnTransaction(
-            "the connection is in a transaction, and a request commits: what is not committed nobody can answer. "
-            "Commit before it, or give it a connection of its own"
-        )
-    return connection
-
-
-def _is_in_transaction(connection: Any) -> bool:
-    kinds = sqlalchemy.Connection, sqlalchemy_async.AsyncConnection, orm.Session, sqlalchemy_async.AsyncSession
-    if isinstance(connection, kinds):
-        return connection.in_transaction()
-    if getattr(connection, "in_atomic_block", False):  # Django's
-        return True
-    if hasattr(connection, "in_atomic_block"):
-        connection = connection.connection
-        if connection is None:  # not connected yet
-            return False
-    try:
-        return int(connection.info.transaction_status) != psycopg.pq.TransactionStatus.IDLE
-    except AttributeError:
-        raise TypeError(
-            f"outbox can't see whether a {type(connection).__name__} is in a transaction: give a request a psycopg, "
-            "psycopg2, SQLAlchemy or Django connection, or a SQLAlchemy session"
-        ) from None
-
-
 def _take(steps: Steps[T], connection: Any) -> T:
     """Run the operations, each in a transaction of its own, and wait where it says so."""
     try:
@@ -291,22 +256,11 @@ def _take(steps: Steps[T], connection: Any) -> T:
             if isinstance(step, float):
                 time.sleep(step)
             else:
-                result = _commit(step, connection)
+                result = commits.commit(step, connection)
             step = steps.send(result)
     except StopIteration as end:
         reply: T = end.value
         return reply
-
-
-def _commit(operation: Operation[T], connection: Any) -> T:
-    try:
-        result = connections.run(operation, connection)
-        connection.commit()
-    except BaseException:
-        with suppress(Exception):
-            connection.rollback()
-        raise
-    return result
 
 
 async def _take_async(steps: Steps[T], connection: Any) -> T:
@@ -318,19 +272,8 @@ async def _take_async(steps: Steps[T], connection: Any) -> T:
             if isinstance(step, float):
                 await asyncio.sleep(step)
             else:
-                result = await _commit_async(step, connection)
+                result = await commits.commit_async(step, connection)
             step = steps.send(result)
     except StopIteration as end:
         reply: T = end.value
         return reply
-
-
-async def _commit_async(operation: Operation[T], connection: Any) -> T:
-    try:
-        result = await connections.run_async(operation, connection)
-        await connection.commit()
-    except BaseException:
-        with suppress(Exception):
-            await connection.rollback()
-        raise
-    return result

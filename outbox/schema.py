@@ -111,7 +111,7 @@ def _inbox_statements() -> list[str]:
 
 
 def create_roles(connection: sqlalchemy.Connection) -> list[str]:
-    """Create the roles outbox_publisher, outbox_worker, outbox_monitor and outbox_admin, and grant them what they need.
+    """Create the roles outbox_publisher, _worker, _monitor, _reader and _admin, and grant them what they need.
 
     Commits the connection, which must be the owner's of the schema, with CREATEROLE. Returns the roles.
     """

@@ -23,10 +23,10 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _AGO = re.compile(r"[ -]?ago$")
 
 
-def text(start: Start) -> str:
-    """Write it as `outbox.parse_start` reads it. Raises InvalidDeclaration, which says what there is."""
+def parsed(start: Start) -> Start:
+    """One of the words, a number, a time with its zone, or how long ago. Raises InvalidDeclaration, which says what there is."""
     try:
-        return _text(start)
+        return _parsed(start)
     except (ValueError, OverflowError) as error:
         raise InvalidDeclaration(
             f"{start!r} is nowhere to start: it is first, last, next, an offset, a time with its zone "
@@ -34,40 +34,36 @@ def text(start: Start) -> str:
         ) from error
 
 
+def text(start: Start) -> str:
+    """Write it as `outbox.parse_start` reads it. Raises as `parsed`."""
+    found = parsed(start)
+    if isinstance(found, timedelta):
+        return f"{found.total_seconds():.6f} seconds"
+    return found.isoformat() if isinstance(found, datetime) else str(found)
+
+
 def is_time(start: str) -> bool:
     """Is it a text that begins as a time does?"""
     return _DATE.match(start) is not None
 
 
-def _text(start: object) -> str:
-    if isinstance(start, bool) or not isinstance(start, str | int | datetime | timedelta):
-        raise ValueError(start)
+def _parsed(start: object) -> Start:
     if isinstance(start, str):
         return _read(start.strip())
     if isinstance(start, timedelta):
-        return f"{abs(start).total_seconds():.6f} seconds"
-    if isinstance(start, datetime):
-        return _zoned(start).isoformat()
-    return _offset(start)
+        return abs(start)
+    if isinstance(start, datetime) and start.utcoffset() is not None:
+        return start
+    if isinstance(start, int) and not isinstance(start, bool) and 1 <= start < 2**63:
+        return start
+    raise ValueError(start)
 
 
-def _read(start: str) -> str:
+def _read(start: str) -> Start:
     if start in _WORDS:
         return start
     if start.isdecimal():
-        return _offset(int(start))
+        return _parsed(int(start))
     if is_time(start):
-        return _text(datetime.fromisoformat(start))
-    return _text(duration.parse(_AGO.sub("", start)))
-
-
-def _offset(start: int) -> str:
-    if not 1 <= start < 2**63:
-        raise ValueError(start)
-    return str(start)
-
-
-def _zoned(start: datetime) -> datetime:
-    if start.utcoffset() is None:
-        raise ValueError(start)
-    return start
+        return _parsed(datetime.fromisoformat(start))
+    return duration.parse(_AGO.sub("", start))

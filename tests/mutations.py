@@ -35,6 +35,7 @@ REPLY = "engine/test_reply_to.py::test_"
 DEAD = "engine/test_dead_letters.py::test_"
 ALTER, BACKFILL = "engine/test_alter_topic.py::test_", "engine/test_backfill.py::test_"
 REPLAY, STARTS = "engine/test_replay.py::test_", "engine/test_starts.py::test_"
+READ = "engine/test_read.py::test_"
 ROUTING, FLOW = "engine/test_routing.py::test_", "engine/test_flow.py::test_"
 
 MUTATIONS = [
@@ -424,6 +425,53 @@ MUTATIONS = [
         "at - interval '10 seconds'",
         "at",
         STARTS + "the_offset_of_a_time_is_exact_among_holes_and_times_that_are_out_of_order",
+        "a reader forgets late messages beyond the limit",
+        "next_place.sql",
+        " OR next_place.ended IS NULL;",
+        ";",
+        READ + "late_messages_of_several_transactions_within_small_limits_are_neither_missed_nor_doubled",
+    ),
+    Mutation(
+        "late messages that a reader saw do not raise their floor",
+        "next_place.sql",
+        """greatest(known.floor, caught."offset")""",
+        "known.floor",
+        READ + "a_huge_late_transaction_comes_in_limits_and_before_what_came_after_it",
+    ),
+    Mutation(
+        "a reader takes rows of another cluster's transactions for late ones",
+        "next_place.sql",
+        """greatest(coalesce(known.floor, start), caught."offset")""",
+        "coalesce(known.floor, start)",
+        "crash/test_restore.py::test_a_reader_goes_on_in_a_restored_log_though_its_xids_come_again",
+    ),
+    Mutation(
+        "a reader goes to the end of the log though a limit fell before it",
+        "read.sql",
+        "CASE WHEN late_rows < share AND fresh_rows < share THEN piece.ended END",
+        "piece.ended",
+        READ + "hundreds_of_partitions_are_read_whole",
+    ),
+    Mutation(
+        "a reader reads on though late messages wait",
+        "read.sql",
+        "CONTINUE WHEN NOT is_late AND late_rows = share;",
+        "",
+        READ + "late_messages_of_a_partition_come_before_what_came_after_them_beside_a_busy_one",
+    ),
+    Mutation(
+        "a reader does not wait for the generation before",
+        "read.sql",
+        "EXIT WHEN turns.generations[piece.nth] > stopped;",
+        "",
+        READ + "a_generation_is_read_when_those_before_it_were",
+    ),
+    Mutation(
+        "a reader may look in a transaction that has an xid",
+        "read.sql",
+        "PERFORM outbox.require_own_transaction('read');",
+        "",
+        READ + "a_read_refuses_a_transaction_that_wrote_before_and_other_isolation_levels",
     ),
 ]
 

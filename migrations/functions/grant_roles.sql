@@ -1,4 +1,4 @@
--- Gives the roles outbox_publisher, outbox_worker, outbox_monitor and outbox_admin what each needs and no more, as far as they
+-- Gives the roles outbox_publisher, outbox_worker, outbox_monitor, outbox_reader and outbox_admin what each needs, as far as they
 -- exist; with create_missing it creates them (NOLOGIN), which needs CREATEROLE. Run it as the owner of the schema. Grant the
 -- roles to your own: GRANT outbox_publisher TO shop. Returns the roles that have what they need.
 CREATE FUNCTION outbox.grant_roles(create_missing boolean DEFAULT false) RETURNS text[]
@@ -11,7 +11,7 @@ DECLARE
     needed record;
     granted text[] := '{}';
 BEGIN
-    FOREACH role IN ARRAY '{outbox_publisher,outbox_worker,outbox_monitor,outbox_admin}'::text[] LOOP
+    FOREACH role IN ARRAY '{outbox_publisher,outbox_worker,outbox_monitor,outbox_reader,outbox_admin}'::text[] LOOP
         IF create_missing AND to_regrole(role) IS NULL THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role);
         END IF;

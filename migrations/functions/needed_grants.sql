@@ -12,7 +12,8 @@ DECLARE
         || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[];
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes}'::text[]
         || '{open_transactions,needed_grants,filter_problem,who_gets}'::text[];
-    administering text[] := working || watching
+    reading text[] := '{schema_version,read,read_from}';
+    administering text[] := working || watching || reading
         || '{alter_topic,backfill,start_backfill,add_to_backfill}'::text[]
         || '{seek,seek_to,offset_at,count_messages,replay_ranges,replay}'::text[]
         || '{redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys,set_retention,acknowledge_losses}'::text[]
@@ -22,11 +23,11 @@ DECLARE
 BEGIN
     RETURN QUERY
     SELECT r, 'SCHEMA', 'outbox', 'USAGE', NULL::text[]
-    FROM unnest('{outbox_publisher,outbox_worker,outbox_monitor,outbox_admin}'::text[]) AS r
+    FROM unnest('{outbox_publisher,outbox_worker,outbox_monitor,outbox_reader,outbox_admin}'::text[]) AS r
     UNION ALL
     SELECT needs.role, 'FUNCTION', p.oid::regprocedure::text, 'EXECUTE', NULL
     FROM (VALUES ('outbox_publisher', publishing), ('outbox_worker', working),
-                 ('outbox_monitor', watching), ('outbox_admin', administering)) AS needs (role, functions)
+                 ('outbox_monitor', watching), ('outbox_reader', reading), ('outbox_admin', administering)) AS needs (role, functions)
     JOIN pg_proc p ON p.pronamespace = 'outbox'::regnamespace AND p.proname = ANY (needs.functions)
     UNION ALL
     SELECT 'outbox_worker', 'TABLE', 'outbox.' || t, 'SELECT', NULL
@@ -44,6 +45,8 @@ BEGIN
                  ('scheduled', '{id,topic,due_at,priority,created_at,schedule,attempts}'),
                  ('schedule', '{id,name,cron,every,timezone,topic,priority,ttl,missed,revision,created_at,paused_at}'),
                  ('tick', '{schedule_id,next_at,last_at}')) AS t (name, columns)
+    UNION ALL
+    SELECT 'outbox_reader', 'TABLE', 'outbox.history', 'SELECT', NULL
     UNION ALL
     SELECT 'outbox_admin', 'TABLE', c.oid::regclass::text,
            CASE WHEN c.relname IN ('dead_letter', 'redelivery', 'subscription', 'binding', 'cursor', 'worker')

@@ -24,6 +24,7 @@ lane_of lane_is_taken is_next is_in_order leave_lanes stuck_lanes mend_lanes cha
 redelivery_of messages reply_to
 news older_is_read backlog has_more new_lease_id late
 conditions fits_filter fits_any fits
+place_in place_of next_place unread read read_from
 add_error publish_dead_letters bury
 again_in take history_of is_expired expire_redeliveries take_due
 owns in_turn left_over spend kept_from allotted
@@ -43,7 +44,7 @@ set_retention acknowledge_losses open_transactions needed_grants grant_roles
 
 TYPES = "batch"
 
-VIEWS = "lag in_flight dead_groups kept lost"
+VIEWS = "lag in_flight dead_groups kept lost history"
 
 
 def upgrade() -> None:

@@ -19,6 +19,7 @@ from outbox.cli import (
     flow,
     migrate,
     publish,
+    read,
     replay,
     request,
     retention,
@@ -55,6 +56,7 @@ def root(
 
 app.command("migrate")(migrate.migrate)
 app.command("publish")(publish.publish)
+app.command("read")(read.read)
 app.command("route")(route.route)
 app.command("cancel")(route.cancel)
 app.command("edit")(route.edit)

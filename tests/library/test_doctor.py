@@ -602,7 +602,7 @@ def test_sessions_that_nobody_may_see_are_counted(one_database: Database) -> Non
 
 def test_privileges_that_a_role_lacks_are_found(database: Database) -> None:
     db = database.connect(autocommit=True)
-    with role(database, "outbox_publisher", "outbox_worker", "outbox_monitor", "outbox_admin"):
+    with role(database, "outbox_publisher", "outbox_worker", "outbox_monitor", "outbox_reader", "outbox_admin"):
         assert doctor(database) == WELL
         db.execute("REVOKE EXECUTE ON FUNCTION outbox.pull FROM outbox_worker")
         finding = doctor(database).of("grants")

@@ -10,7 +10,7 @@ import pytest
 from tests.library.test_readme import Reader
 from tests.shop_floor import ROOT, Database
 
-GUIDES = ["requests.md", "coming-from.md", "routing.md", "flow.md", "retention.md"]
+GUIDES = ["requests.md", "coming-from.md", "routing.md", "flow.md", "retention.md", "reading.md", "partitions.md"]
 
 TABLES = """
 CREATE TABLE prices (sku text PRIMARY KEY, price numeric); INSERT INTO prices VALUES ('A1', 9.90);

@@ -15,7 +15,7 @@ from outbox.database import sqlalchemy_url
 from tests.library.workshop import PREAMBLE, publish, seen, wait_for_rest
 from tests.shop_floor import Database, outbox, value, wait_for, worker
 
-ROLES = ("outbox_publisher", "outbox_worker", "outbox_monitor", "outbox_admin")
+ROLES = ("outbox_publisher", "outbox_worker", "outbox_monitor", "outbox_reader", "outbox_admin")
 
 
 class Users:
@@ -166,6 +166,29 @@ def test_a_monitor_sees_how_things_stand_and_no_content(shop: Database, users: U
     )
 
 
+def test_a_reader_reads_the_log_and_can_do_nothing_else(shop: Database, users: Users) -> None:
+    publish(shop, "t", "a", "b")
+    url = users.url("outbox_reader")
+    with users.connect("outbox_reader") as db:
+        assert value(db, "SELECT count(*) FROM outbox.history WHERE topic = 't'") == 2
+        assert [message.payload for message in Outbox().read(db, "t", start="last")] == ["b"]
+    assert outbox(url, "read", "#").stdout.count("\n") == 2
+    refused(
+        url,
+        "SELECT * FROM outbox.message",
+        "SELECT * FROM outbox.topic",
+        "SELECT * FROM outbox.dead_letter",
+        "SELECT * FROM outbox.lag",
+        "SELECT outbox.publish('t', '1')",
+        "SELECT * FROM outbox.pull('s', 1)",
+        "SELECT outbox.seek('s', 1, 0)",
+        "SELECT outbox.log_end('outbox.partition_1_offset')",
+        "SELECT * FROM outbox.messages(1, 0, 10)",
+    )
+    for role in ("outbox_publisher", "outbox_worker", "outbox_monitor"):
+        refused(users.url(role), "SELECT * FROM outbox.history", "SELECT * FROM outbox.read('t')")
+
+
 def test_an_admin_seeks_redrives_and_purges(shop: Database, users: Users, tmp_path: Path) -> None:
     app = f"{PREAMBLE}\n@app.subscribe('s', 't')\ndef handle(message): raise Reject('no')\n"
     publish(shop, "t", "a", "b")
@@ -234,6 +257,6 @@ def test_a_schema_on_the_search_path_cannot_slip_its_functions_in(shop: Database
 
 def test_the_command_creates_the_roles(shop: Database) -> None:
     result = outbox(shop.url, "migrate", "--roles")
-    assert "outbox_publisher, outbox_worker, outbox_monitor, outbox_admin" in result.stdout, result.stderr
+    assert ", ".join(ROLES) in result.stdout, result.stderr
     assert result.returncode == 0
     drop_roles(shop)
