@@ -15,7 +15,9 @@ DECLARE
     administering text[] := working || watching
         || '{seek,redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys}'::text[]
         || '{dead_letters,dead_letter_ids,purge_dead,cancel_scheduled,edit_scheduled}'::text[]
-        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
+        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[]
+        || '{capture,uncapture,capture_statements,capture_problem,topic_of_changes}'::text[]
+        || '{change_triggers,note_capture,forget_capture,publish_changes}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY
@@ -31,7 +33,7 @@ BEGIN
     FROM unnest(static || '{lease,worker}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t, 'SELECT', NULL
-    FROM unnest(static || '{position,lease,worker,lag,in_flight,dead_groups}') AS t
+    FROM unnest(static || '{position,lease,worker,capture,lag,in_flight,dead_groups}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t.name, 'SELECT', t.columns::text[]
     FROM (VALUES ('message', '{slot,partition_id,offset,xid,published_at}'),
