@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def test_the_command_captures_lists_and_ends_it(t: Database) -> None:
     assert listed == [
         {"table": "public.t", "topic": "t.changed", "operations": ["insert", "delete"], "columns": ["a"], "key": None}
     ]
-    assert "public.t  t.changed  insert, delete  a        primary key" in outbox(t.url, "captures").stdout
+    assert re.search("public.t .* t.changed .* insert, delete .* a .* primary key", outbox(t.url, "captures").stdout)
     assert outbox(t.url, "capture", "t", "--no-key").stdout == "captured: t, published to changes.public.t\n"
     (one,) = json.loads(outbox(t.url, "captures", "--json").stdout)
     assert (one["columns"], one["key"], len(one["operations"])) == (None, [], 4)
@@ -154,6 +155,7 @@ def test_a_cast_of_the_application_is_not_run_with_our_rights(t: Database, owner
         db.execute("UPDATE t SET a = 'b'")
         db.execute("ALTER TABLE t ALTER a TYPE mood USING 'sad'")
         db.execute("DELETE FROM t")
+        db.execute("DROP CAST (mood AS json); DROP CAST (pair AS json)")
     with t.connect(autocommit=True) as db:
         first = changes(db)[0][3]
     assert first == {
@@ -216,7 +218,7 @@ def test_northwind_is_followed_though_it_knows_nothing_of_it(database: Database)
         "UPDATE orders SET freight = freight * 2, shipped_date = order_date WHERE ship_country = 'Germany'",
         "UPDATE customers SET region = 'EU' WHERE country IN ('Germany', 'France')",
         "UPDATE order_details SET quantity = quantity + 1 WHERE product_id = 11",
-        "UPDATE order_details SET product_id = 78 - product_id WHERE order_id > 11000",
+        "UPDATE order_details SET order_id = 11076 WHERE order_id = 11077 AND product_id > 50",
         "UPDATE employees SET reports_to = NULL, notes = notes || ' ÿ'",
         "INSERT INTO customers (customer_id, company_name) VALUES ('OUTBX', 'Outbox') ON CONFLICT DO NOTHING",
         "INSERT INTO orders SELECT order_id + 1000, 'OUTBX', employee_id FROM orders",
