@@ -235,13 +235,16 @@ def follow(db: psycopg.Connection[Any], table: str, worker: int) -> None:
     copy = f"copy_{table}"
     while pulled := pull(db, table, worker, 500):
         for message in pulled:
-            before, after = (json.dumps(message.payload[side]) for side in ("before", "after"))
-            gone = db.execute(
-                f"DELETE FROM {copy} c WHERE c::text = json_populate_record(NULL::{copy}, %s)::text", (before,)
-            )
-            assert gone.rowcount == (before != "null")
-            if after != "null":
-                db.execute(f"INSERT INTO {copy} SELECT * FROM json_populate_record(NULL::{copy}, %s)", (after,))
+            if before := message.payload["before"]:
+                gone = db.execute(
+                    f"DELETE FROM {copy} c WHERE c::text = json_populate_record(NULL::{copy}, %s)::text",
+                    (json.dumps(before),),
+                )
+                assert gone.rowcount == 1, message
+            if after := message.payload["after"]:
+                db.execute(
+                    f"INSERT INTO {copy} SELECT * FROM json_populate_record(NULL::{copy}, %s)", (json.dumps(after),)
+                )
         settle(db, worker, pulled)
 
 
