@@ -27,7 +27,7 @@ street text, city text, body jsonb, revision int
 """
 _INSERT = """
 INSERT INTO {} (id, customer, street, city, body)
-SELECT n, 'customer-' || n, 'Street 1', 'City', %s FROM generate_series(%s, %s) AS n
+SELECT n, 'customer-' || n, 'Street 1', 'City', %s::jsonb FROM generate_series(%s::int, %s::int) AS n
 """
 _UPDATE = "UPDATE {} SET status = 'paid', revision = coalesce(revision, 0) + 1 WHERE id BETWEEN %s AND %s"
 _TABLES = ("plain", "captured")

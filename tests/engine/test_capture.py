@@ -191,6 +191,26 @@ def test_merge_is_published(t) -> None:
     ]
 
 
+def test_a_key_that_is_freed_and_taken_in_one_merge_is_deleted_before_it_is_inserted(t) -> None:
+    t.execute("INSERT INTO t VALUES (1, 'x')")
+    changes(t)
+    t.execute(
+        "MERGE INTO t USING (VALUES ('x'), ('y')) AS s (a) ON s.a = t.a WHEN MATCHED THEN DELETE "
+        "WHEN NOT MATCHED THEN INSERT VALUES (1, s.a)"
+    )
+    assert changes(t) == [("delete", "1", row(1, "x"), None), ("insert", "1", None, row(1, "y"))]
+
+
+def test_columns_that_are_computed_when_they_are_read_are_left_out(one_database: Database) -> None:
+    db = one_database.connect(autocommit=True)
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) VIRTUAL)")
+    capture(db)
+    db.execute("INSERT INTO t VALUES (1)")
+    assert changes(db) == [("insert", "1", None, {"id": 1})]
+    with pytest.raises(psycopg.Error, match="it has no columns twice"):
+        capture(db, columns=["twice"])
+
+
 def test_changes_in_ctes_are_published_in_their_order(t) -> None:
     t.execute("INSERT INTO t VALUES (1, 'x')")
     changes(t)

@@ -10,11 +10,12 @@ import pytest
 from tests.library.test_readme import Reader
 from tests.shop_floor import ROOT, Database
 
-GUIDES = ["requests.md", "coming-from.md", "routing.md", "flow.md"]
+GUIDES = ["requests.md", "coming-from.md", "routing.md", "flow.md", "capture.md"]
 
 TABLES = """
 CREATE TABLE prices (sku text PRIMARY KEY, price numeric); INSERT INTO prices VALUES ('A1', 9.90);
-CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE receipts (order_id int)
+CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE receipts (order_id int);
+CREATE TABLE customers (id int PRIMARY KEY, name text, city text, notes text)
 """
 
 
