@@ -33,6 +33,7 @@ DEFINE = "engine/test_define.py::test_"
 KEYS, ORDER, ROTATE = "engine/test_keys.py::test_", "engine/test_ordered.py::test_", "engine/test_rotate.py::test_"
 REPLY = "engine/test_reply_to.py::test_"
 DEAD = "engine/test_dead_letters.py::test_"
+CAPTURE = "engine/test_capture.py::test_"
 ROUTING, FLOW = "engine/test_routing.py::test_", "engine/test_flow.py::test_"
 
 MUTATIONS = [
@@ -352,6 +353,34 @@ MUTATIONS = [
         "WHERE outbox.is_expired(r.expires_at, r.published_at, reader.ttl, now)) THEN",
         "WHERE false) THEN",
         FLOW + "a_redelivery_that_is_too_old_is_not_delivered_and_makes_room",
+    ),
+    Mutation(
+        "new keys come before old ones go",
+        "publish_changes.sql",
+        "operation := CASE pass WHEN 1 THEN 'delete' ELSE 'insert' END;",
+        "operation := CASE pass WHEN 2 THEN 'delete' ELSE 'insert' END;",
+        CAPTURE + "a_row_whose_key_changes_is_deleted_and_inserted",
+    ),
+    Mutation(
+        "a change of a row that got its key in the same statement is published before it is there",
+        "publish_changes.sql",
+        "(pass = 1) <> (first_moved IS NULL OR nth < first_moved)",
+        "pass = 2",
+        CAPTURE + "cascades_are_published_though_they_change_a_row_twice",
+    ),
+    Mutation(
+        "the key of a change depends on the session's settings",
+        "publish_changes.sql",
+        "SET timezone = 'UTC'\n",
+        "",
+        CAPTURE + "values_are_shown_as_json_whatever_the_session_is_set_to",
+    ),
+    Mutation(
+        "a cast of the application is run with our rights",
+        "column_of_change.sql",
+        "CASE WHEN t.oid < 16384 OR",
+        "CASE WHEN true OR",
+        "library/test_capture.py::test_a_cast_of_the_application_is_not_run_with_our_rights",
     ),
 ]
 

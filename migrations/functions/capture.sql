@@ -1,6 +1,6 @@
--- Publishes the changes of a table from now on: puts triggers on it that publish what each statement did to its rows, in its
--- transaction. Runs with the rights of who calls it (TRIGGER on the table), in the caller's transaction. To capture a table again
--- changes how it is captured. columns NULL: all; key NULL: the primary key, {}: none; topic NULL: changes.<schema>.<table>. Returns the topic.
+-- Publishes the changes of a table from now on, by triggers, in the transactions that make them; again: changes how. Returns the
+-- topic. Runs with the rights of who calls it (TRIGGER on the table), in the caller's transaction. columns NULL: all; key NULL:
+-- the primary key, {}: none; topic NULL: changes.<schema>.<table>.
 CREATE FUNCTION outbox.capture(
     "table" regclass, operations text[] DEFAULT '{insert,update,delete,truncate}', columns text[] DEFAULT NULL,
     topic text DEFAULT NULL, key text[] DEFAULT NULL

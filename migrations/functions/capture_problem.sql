@@ -13,7 +13,8 @@ SELECT CASE
     WHEN (operations <@ '{insert,update,delete,truncate}') IS NOT TRUE
     THEN format('operations are of insert, update, delete and truncate, not %s', operations)
     WHEN columns = '{}' THEN 'no columns are named'
-    WHEN unknown.names IS NOT NULL THEN format('it has no columns %s (those that are computed when they are read don''t count)', unknown.names)
+    WHEN unknown.names IS NOT NULL
+    THEN format('it has no columns %s (those that are computed when they are read don''t count)', unknown.names)
     WHEN key IS NULL AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
     THEN 'it has no primary key; say which columns are the key, or {} for messages without one'
     WHEN topic IS NULL AND outbox.topic_of_changes("table") IS NULL THEN 'its name can''t be part of a topic''s; say which topic'

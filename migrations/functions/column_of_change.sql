@@ -1,5 +1,5 @@
--- How a column gets into a message, as SQL over the alias r. What is not built in goes by its output function, as text (arrays: of
--- texts): to_json would run a cast to json, which its owner may have written, with our rights. Internal: see changes_of.
+-- How a column gets into a message, as SQL over the alias r. What is not built in goes by its output function, as text (arrays:
+-- of texts): to_json would run a cast to json, which somebody may have written, with our rights. Internal: see rows_of.
 CREATE FUNCTION outbox.column_of_change(name text, type oid) RETURNS text
 LANGUAGE sql STABLE
 AS $$

@@ -1,4 +1,5 @@
--- The key of a row's messages: of one column its text, of several a JSON array of them, of none NULL. Internal: see publish_changes.
+-- The key of a row's messages: of one column its text, of several a JSON array of them, of none NULL.
+-- Internal: see publish_changes.
 CREATE FUNCTION outbox.key_of_row("row" json, columns text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 AS $$

@@ -1,5 +1,6 @@
--- The columns of the key (NULL: the primary key), if a table is plain: row_to_json() shows all of it, and runs nobody's cast. Types
--- that are not built in may have casts; json may hold what can't be taken apart. NULL: it is not. Internal: see publish_changes.
+-- The columns of the key (NULL: the primary key), if a table is plain: row_to_json() shows all of it, and runs nobody's cast.
+-- Types that are not built in may have casts, and json may hold what can't be taken apart. NULL: it is not plain.
+-- Internal: see publish_changes.
 CREATE FUNCTION outbox.plain_key(changed oid, key text[]) RETURNS text[]
 LANGUAGE sql STABLE
 AS $$

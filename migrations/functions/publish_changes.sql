@@ -1,6 +1,6 @@
 -- Publishes what a statement did to a captured table, in its transaction: the trigger function of all captures. Arguments: topic,
--- columns (empty: all), key (empty: the primary key; {}: none). Of an UPDATE the nth old row became the nth new one. Where keys change
--- there is a second pass: old keys go before new ones come. The settings make rows, and so keys, look alike in every session.
+-- columns (empty: all), key (empty: the primary key; {}: none). Of an UPDATE the nth old row became the nth new one. Where keys
+-- change there is a second pass: old keys go before new ones come. The settings make rows, and keys, alike in every session.
 CREATE FUNCTION outbox.publish_changes() RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER

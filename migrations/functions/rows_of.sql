@@ -1,6 +1,6 @@
--- The query for rows of a table as messages show them, and for their keys, where it is not plain, or only some columns are wanted:
--- what stands before the name of a transition table, and what after. A column that is gone is left out; a key that is gone is an
--- error (OB007). Internal: see publish_changes.
+-- The query for rows of a table as messages show them, and for their keys, where it is not plain, or only some columns are
+-- wanted: what stands before the name of a transition table, and what after. A column that is gone is left out. A key that is
+-- gone is an error (OB007). Internal: see publish_changes.
 CREATE FUNCTION outbox.rows_of(changed regclass, columns text[], key text[]) RETURNS text[]
 LANGUAGE plpgsql STABLE
 AS $$
