@@ -13,6 +13,8 @@ SELECT CASE
     WHEN (operations <@ '{insert,update,delete,truncate}') IS NOT TRUE
     THEN format('operations are of insert, update, delete and truncate, not %s', operations)
     WHEN columns = '{}' THEN 'no columns are named'
+    WHEN array_position(columns || key, NULL) IS NOT NULL THEN 'a column''s name is NULL'
+    WHEN cardinality(key) > (SELECT count(DISTINCT k) FROM unnest(key) AS k) THEN 'its key names a column twice'
     WHEN unknown.names IS NOT NULL
     THEN format('it has no columns %s (those that are computed when they are read don''t count)', unknown.names)
     WHEN key IS NULL AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)

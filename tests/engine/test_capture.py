@@ -447,6 +447,8 @@ def test_what_is_no_table_of_the_application_is_refused(db, create: str, name: s
         ({"columns": ["a", "b", "c"]}, "it has no columns b, c"),
         ({"key": ["b"]}, "it has no columns b"),
         ({"columns": []}, "no columns are named"),
+        ({"columns": ["a", None]}, "a column's name is NULL"),
+        ({"key": ["id", "id"]}, "its key names a column twice"),
         ({"operations": ["insert", "select"]}, "operations are of insert, update, delete and truncate"),
         ({"operations": []}, "no operations are named"),
         ({"topic": "a b"}, "a b"),
