@@ -12,6 +12,7 @@ SET bytea_output = 'hex'
 SET extra_float_digits = 1
 AS $$
 DECLARE
+    name text := TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME;
     columns text[] := nullif(TG_ARGV[1], '');
     key text[] := nullif(TG_ARGV[2], '');
     plain_key text[] := CASE WHEN columns IS NULL AND TG_OP <> 'TRUNCATE' THEN outbox.plain_key(TG_RELID, key) END;
@@ -33,7 +34,7 @@ DECLARE
     size bigint := 0;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        PERFORM outbox.publish_rows(TG_RELID, TG_ARGV[0], '{truncate}', NULL, NULL, NULL);
+        PERFORM outbox.publish_rows(name, TG_ARGV[0], '{truncate}', NULL, NULL, NULL);
         RETURN NULL;
     END IF;
     IF plain_key IS NULL THEN
@@ -84,7 +85,7 @@ BEGIN
             afters := array_append(afters, CASE operation WHEN 'delete' THEN NULL ELSE new_row END);
             size := size + coalesce(octet_length(old_row::text), 0) + coalesce(octet_length(new_row::text), 0);
             IF cardinality(keys) = 1000 OR size > 4194304 THEN
-                PERFORM outbox.publish_rows(TG_RELID, TG_ARGV[0], operations, keys, befores, afters);
+                PERFORM outbox.publish_rows(name, TG_ARGV[0], operations, keys, befores, afters);
                 operations := '{}'; keys := '{}'; befores := '{}'; afters := '{}'; size := 0;
             END IF;
         END LOOP;
@@ -92,6 +93,6 @@ BEGIN
         CLOSE olds;
         CLOSE news;
     END LOOP;
-    PERFORM outbox.publish_rows(TG_RELID, TG_ARGV[0], operations, keys, befores, afters);
+    PERFORM outbox.publish_rows(name, TG_ARGV[0], operations, keys, befores, afters);
     RETURN NULL;
 END $$;
