@@ -15,6 +15,7 @@ from outbox import retention as retentions
 from outbox.binding import Binding
 from outbox.connection import AsyncTransaction, is_async
 from outbox.errors import InvalidDeclaration
+from outbox.model import MessageId
 from outbox.operations import Operation
 from outbox.payload import Limits
 from outbox.publisher import checked

@@ -24,7 +24,10 @@ _AGO = re.compile(r"[ -]?ago$")
 
 
 def parsed(start: Start) -> Start:
-    """One of the words, a number, a time with its zone, or how long ago. Raises InvalidDeclaration, which says what there is."""
+    """Make it one of the words, a number, a time with its zone, or how long ago.
+
+    Raises InvalidDeclaration, which says what there is.
+    """
     try:
         return _parsed(start)
     except (ValueError, OverflowError) as error:

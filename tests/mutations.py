@@ -36,6 +36,7 @@ DEAD = "engine/test_dead_letters.py::test_"
 ALTER, BACKFILL = "engine/test_alter_topic.py::test_", "engine/test_backfill.py::test_"
 REPLAY, STARTS = "engine/test_replay.py::test_", "engine/test_starts.py::test_"
 READ = "engine/test_read.py::test_"
+CAPTURE = "engine/test_capture.py::test_"
 ROUTING, FLOW = "engine/test_routing.py::test_", "engine/test_flow.py::test_"
 
 MUTATIONS = [
@@ -425,6 +426,8 @@ MUTATIONS = [
         "at - interval '10 seconds'",
         "at",
         STARTS + "the_offset_of_a_time_is_exact_among_holes_and_times_that_are_out_of_order",
+    ),
+    Mutation(
         "a reader forgets late messages beyond the limit",
         "next_place.sql",
         " OR next_place.ended IS NULL;",
@@ -472,6 +475,34 @@ MUTATIONS = [
         "PERFORM outbox.require_own_transaction('read');",
         "",
         READ + "a_read_refuses_a_transaction_that_wrote_before_and_other_isolation_levels",
+    ),
+    Mutation(
+        "new keys come before old ones go",
+        "publish_changes.sql",
+        "operation := CASE pass WHEN 1 THEN 'delete' ELSE 'insert' END;",
+        "operation := CASE pass WHEN 2 THEN 'delete' ELSE 'insert' END;",
+        CAPTURE + "a_row_whose_key_changes_is_deleted_and_inserted",
+    ),
+    Mutation(
+        "a change of a row that got its key in the same statement is published before it is there",
+        "publish_changes.sql",
+        "(pass = 1) <> (first_moved IS NULL OR nth < first_moved)",
+        "pass = 2",
+        CAPTURE + "cascades_are_published_though_they_change_a_row_twice",
+    ),
+    Mutation(
+        "the key of a change depends on the session's settings",
+        "publish_changes.sql",
+        "SET timezone = 'UTC'\n",
+        "",
+        CAPTURE + "values_are_shown_as_json_whatever_the_session_is_set_to",
+    ),
+    Mutation(
+        "a cast of the application is run with our rights",
+        "column_of_change.sql",
+        "CASE WHEN t.oid < 16384 OR",
+        "CASE WHEN true OR",
+        "library/test_capture.py::test_a_cast_of_the_application_is_not_run_with_our_rights",
     ),
 ]
 

@@ -18,7 +18,9 @@ DECLARE
         || '{seek,seek_to,offset_at,count_messages,replay_ranges,replay}'::text[]
         || '{redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys,set_retention,acknowledge_losses}'::text[]
         || '{dead_letters,dead_letter_ids,purge_dead,cancel_scheduled,edit_scheduled}'::text[]
-        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[];
+        || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[]
+        || '{capture,uncapture,capture_statements,capture_problem,topic_of_changes}'::text[]
+        || '{change_triggers,note_capture,forget_capture,publish_changes}'::text[];
     static text[] := '{retention,topic,partition,subscription,binding,cursor}';
 BEGIN
     RETURN QUERY
@@ -34,7 +36,7 @@ BEGIN
     FROM unnest(static || '{lease,worker,lost}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t, 'SELECT', NULL
-    FROM unnest(static || '{position,lease,worker,lag,in_flight,dead_groups,kept,loss,lost}') AS t
+    FROM unnest(static || '{position,lease,worker,capture,lag,in_flight,dead_groups,kept,loss,lost}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t.name, 'SELECT', t.columns::text[]
     FROM (VALUES ('message', '{slot,partition_id,offset,xid,published_at}'),

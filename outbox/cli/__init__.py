@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from outbox import __version__
 from outbox.cli import (
     backfill,
+    capture,
     dead,
     definitions,
     demo,
@@ -73,6 +74,9 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(dead.app, name="dead")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(scheduled.app, name="scheduled")
+app.command("capture")(capture.capture)
+app.command("captures")(capture.captures)
+app.command("uncapture")(capture.uncapture)
 app.command("apply")(definitions.apply)
 app.command("export")(definitions.export)
 app.add_typer(topics.app, name="topics")

@@ -132,7 +132,7 @@ def _start(text: str) -> Start | MessageId:
     return MessageId.parse(text) if re.fullmatch(r"\d+-\d+", text) else times.start(text)
 
 
-def _time(text: str) -> datetime:
+def _time(text: str) -> datetime | None:
     """What --to says."""
     found = times.moment_or_ago(text)
     return datetime.now(UTC) - found if isinstance(found, timedelta) else found

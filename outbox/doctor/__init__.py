@@ -5,6 +5,7 @@ many locks. No check reads payloads, keys or headers, or walks the log. `outbox.
 """
 
 from outbox.doctor import (
+    captures,
     cursors,
     engine,
     leases,
@@ -27,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     *leases.CHECKS,
     *redeliveries.CHECKS,
     *schedules.CHECKS,
+    *captures.CHECKS,
     *slots.CHECKS,
     *transactions.CHECKS,
     *privileges.CHECKS,

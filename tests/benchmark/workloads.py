@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.benchmark import depth, draining, fanout, held, latency, load, publishing, rotating, soak, storage
+from tests.benchmark import capturing, depth, draining, fanout, held, latency, load, publishing, rotating, soak, storage
 from tests.benchmark.competitors import PEERS
 from tests.benchmark.workload import Metric, Workload
 
@@ -279,6 +279,20 @@ WORKLOADS: tuple[Workload, ...] = (
         ("outbox",),
         {"seconds": 20.0},
         quick={"seconds": 4.0},
+    ),
+    Workload(
+        "W14",
+        "capture: transactions on a table whose changes are published, in turns with one whose are not",
+        capturing.capture,
+        tuple(
+            Metric(f"{kind}_{number}{key}", f"{kind} {number}, {label}")
+            for kind in ("insert", "update")
+            for number in ("one", "many")
+            for key, label in (("_us", "captured, µs a row"), ("_plain_us", "plain, µs a row"), ("_ratio", "ratio"))
+        ),
+        ("outbox",),
+        {"transactions": 1_000, "bulks": 20},
+        quick={"transactions": 300, "bulks": 5},
     ),
 )
 

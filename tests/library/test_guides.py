@@ -10,12 +10,22 @@ import pytest
 from tests.library.test_readme import Reader
 from tests.shop_floor import ROOT, Database
 
-GUIDES = ["requests.md", "coming-from.md", "routing.md", "flow.md", "retention.md", "reading.md", "partitions.md"]
+GUIDES = [
+    "requests.md",
+    "coming-from.md",
+    "routing.md",
+    "flow.md",
+    "retention.md",
+    "reading.md",
+    "partitions.md",
+    "capture.md",
+]
 
 TABLES = """
 CREATE TABLE prices (sku text PRIMARY KEY, price numeric); INSERT INTO prices VALUES ('A1', 9.90);
 CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE receipts (order_id int);
-SELECT outbox.subscribe('dashboard')
+SELECT outbox.subscribe('dashboard');
+CREATE TABLE customers (id int PRIMARY KEY, name text, city text, notes text)
 """
 
 
