@@ -1,4 +1,4 @@
--- Changes for how long a retention class keeps messages at least, and how large it may become, in bytes with its indexes (0: no limit);
+-- Changes for how long a retention class keeps messages at least, and how large it may become, in bytes with its indexes (0: no limit).
 -- NULL: as it is. Returns whether that changed anything. What it holds is kept for the new time, too, counted from its publish.
 CREATE FUNCTION outbox.set_retention(class text, keep interval DEFAULT NULL, max_bytes bigint DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql
