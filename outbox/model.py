@@ -109,9 +109,9 @@ class Message(msgspec.Struct, eq=False, gc=False):
 
     @property
     def redelivered(self) -> bool:
-        """Was it handed out before: tried, released, or in the hands of a worker that died?
+        """Was it handed out before: tried, released, in the hands of a worker that died, or is it replayed?
 
-        False is no promise of a first time after a replay.
+        False is no promise of a first time after a seek back.
         """
         return self.batch.redelivered
 

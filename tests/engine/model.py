@@ -117,6 +117,14 @@ class Subscription:
         self.fresh = self.fresh - skipped | again
         self.passed = (self.passed | skipped) - again
 
+    def replay(self, taken: set[Place], replayed: set[Place]) -> None:
+        """Of what it has taken, that comes again which nobody has, and nothing else; of what was passed, some may."""
+        held = {place for lease in self.leases.values() for place in lease.places}
+        must = taken - self.fresh - self.passed - held - self.redeliveries.keys()
+        assert must <= replayed <= must | (self.passed & taken) - held - self.redeliveries.keys()
+        self.passed -= replayed
+        self.redeliveries |= {place: Redelivery(1) for place in replayed}
+
     @property
     def due(self) -> set[Place]:
         """The redeliveries that nobody holds."""

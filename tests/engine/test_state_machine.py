@@ -543,6 +543,23 @@ class Engine(RuleBasedStateMachine):
         self.db.execute("SELECT outbox.seek(%s, %s, %s)", (subscription.name, partition_id, target))
         subscription.seek(partition_id, cursor, ended if target is None else target, set(self.committed) - self.rotated)
 
+    @rule(data=st.data(), low=st.integers(0, 20), high=st.integers(0, 40))
+    def replay(self, data: st.DataObject, low: int, high: int) -> None:
+        """Whatever is under way meanwhile, it waits for nobody."""
+        subscription = data.draw(st.sampled_from(self.bound))
+        read = "SELECT partition_id FROM outbox.lag WHERE subscription = %s ORDER BY 1"
+        (partition_id,) = data.draw(st.sampled_from(self.db.execute(read, (subscription.name,)).fetchall()))
+        waiting = 'SELECT "offset" FROM outbox.redelivery WHERE subscription_id = %s AND partition_id = %s'
+        before = set(self.db.execute(waiting, (subscription.id, partition_id)).fetchall())
+        call = "SELECT replayed FROM outbox.replay(%s, %s, %s, %s)"
+        count = value(self.db, call, subscription.name, partition_id, low, high)
+        after = set(self.db.execute(waiting, (subscription.id, partition_id)).fetchall())
+        assert before <= after
+        assert len(after - before) == count
+        kept = set(self.committed) - self.rotated
+        taken = {place for place in kept if place.partition_id == partition_id and low <= place.offset <= high}
+        subscription.replay(taken, {Place(partition_id, offset) for (offset,) in after - before})
+
     @precondition(lambda self: any(s.dead for s in self.subscriptions))
     @rule(data=st.data(), all=st.booleans())
     def redrive(self, data: st.DataObject, all: bool) -> None:
