@@ -8,7 +8,8 @@ AS $$
 BEGIN
     RETURN (
         SELECT CASE
-            WHEN bool_or(a.atttypid >= 16384 OR a.atttypid IN ('json'::regtype, 'json[]'::regtype) OR a.attgenerated = 'v') THEN NULL
+            WHEN bool_or(a.atttypid >= 16384 OR a.atttypid IN ('json'::regtype, 'json[]'::regtype) OR a.attgenerated = 'v')
+            THEN NULL
             WHEN key IS NULL
             THEN array_agg(a.attname::text ORDER BY array_position(i.indkey::int2[], a.attnum))
                      FILTER (WHERE a.attnum = ANY (i.indkey))
