@@ -17,13 +17,15 @@ DECLARE
     high bigint;      -- the first that is not lies before or here
     middle bigint;
     met record;
+    slots record;
 BEGIN
+    SELECT p.first_slot, p.last_slot INTO slots FROM outbox.partition p WHERE p.id = offset_at.partition_id;
     SELECT m."offset" + 1 INTO high FROM outbox.message m
-    WHERE m.partition_id = offset_at.partition_id ORDER BY m."offset" DESC LIMIT 1;
+    WHERE m.slot BETWEEN slots.first_slot AND slots.last_slot AND m.partition_id = offset_at.partition_id ORDER BY m."offset" DESC LIMIT 1;
     WHILE high - low > 1 LOOP
         middle := low + (high - low) / 2;
         SELECT m."offset", m.published_at INTO met FROM outbox.message m
-        WHERE m.partition_id = offset_at.partition_id AND m."offset" >= middle AND m."offset" < high
+        WHERE m.slot BETWEEN slots.first_slot AND slots.last_slot AND m.partition_id = offset_at.partition_id AND m."offset" >= middle AND m."offset" < high
         ORDER BY m."offset" LIMIT 1;
         IF met.published_at < aim THEN
             low := met."offset";
@@ -32,6 +34,6 @@ BEGIN
         END IF;
     END LOOP;
     RETURN (SELECT m."offset" FROM outbox.message m
-            WHERE m.partition_id = offset_at.partition_id AND m."offset" > low AND m.published_at >= at
+            WHERE m.slot BETWEEN slots.first_slot AND slots.last_slot AND m.partition_id = offset_at.partition_id AND m."offset" > low AND m.published_at >= at
             ORDER BY m."offset" LIMIT 1);
 END $$;

@@ -59,11 +59,8 @@ BEGIN
     ELSE
         targets := ends;
         IF read_from.start = 'last' THEN
-            targets := ARRAY(SELECT coalesce(m."offset" - 1, 0)
-                             FROM unnest(chosen) WITH ORDINALITY AS c (id, nth)
-                             LEFT JOIN LATERAL (SELECT m."offset" FROM outbox.message m WHERE m.partition_id = c.id
-                                                ORDER BY m."offset" DESC LIMIT 1) AS m ON true
-                             ORDER BY c.nth);
+            targets := ARRAY(SELECT outbox.start_target(c.id, c.ended, 'last', NULL, NULL)
+                             FROM unnest(chosen, ends) WITH ORDINALITY AS c (id, ended, nth) ORDER BY c.nth);
         END IF;
         RETURN (
             WITH running AS MATERIALIZED (

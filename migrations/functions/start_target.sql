@@ -9,13 +9,17 @@ SET enable_bitmapscan = off
 SET enable_sort = off
 SET jit = off
 AS $$
+DECLARE
+    slots record;
 BEGIN
     IF kind = 'first' THEN
         RETURN 0;
     ELSIF kind = 'next' THEN
         RETURN ended;
     ELSIF kind = 'last' THEN
-        RETURN coalesce((SELECT m."offset" - 1 FROM outbox.message m WHERE m.partition_id = start_target.partition_id
+        SELECT p.first_slot, p.last_slot INTO slots FROM outbox.partition p WHERE p.id = start_target.partition_id;
+        RETURN coalesce((SELECT m."offset" - 1 FROM outbox.message m
+                         WHERE m.slot BETWEEN slots.first_slot AND slots.last_slot AND m.partition_id = start_target.partition_id
                          ORDER BY m."offset" DESC LIMIT 1), ended);
     ELSIF kind = 'time' THEN
         RETURN coalesce(outbox.offset_at(start_target.partition_id, at) - 1, ended);

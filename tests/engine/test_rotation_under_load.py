@@ -87,7 +87,7 @@ def test_whoever_publishes_never_waits_for_a_rotation_that_somebody_stalls(
         taken = []
 
         def go_on(until: Any, what: str) -> None:
-            wait_for(lambda: taken.extend(drain(db, "s", worker)) or until(), what)
+            wait_for(lambda: taken.extend(drain(db, "s", worker, 10_000)) or until(), what)
 
         go_on(lambda: emptied.count(None) > 1, "slots that are emptied")
         stalling = one_database.connect(application_name="stalling")
@@ -99,7 +99,7 @@ def test_whoever_publishes_never_waits_for_a_rotation_that_somebody_stalls(
         stalling.rollback()
         emptied.clear()
         go_on(lambda: emptied.count(None) > 1, "slots that are emptied again")
-    taken += drain(db, "s", worker)
+    taken += drain(db, "s", worker, 10_000)
     assert sorted(taken) == sorted(f"{n}-{m}" for n, t in ((1, one), (2, two)) for m in range(t.steps))
     assert "rotation" in {name for name, _ in waits}, "it did not even try"
     assert "publisher" not in {name for name, _ in waits}
