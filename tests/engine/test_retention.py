@@ -91,6 +91,16 @@ def test_a_class_keeps_messages_for_its_time_and_a_slot_longer_at_most(
     assert stored(db) == []
 
 
+def test_a_slot_that_will_be_written_within_a_second_is_left_alone(db) -> None:
+    """Whoever publishes then would wait for us."""
+    declare(db)
+    write(db, START)
+    rotate(db, START + timedelta(days=8, milliseconds=-500))
+    assert len(stored(db)) == 1
+    rotate(db, START + timedelta(days=8, milliseconds=-1500))
+    assert stored(db) == []
+
+
 def test_a_class_that_keeps_messages_for_longer_now_keeps_what_it_has_for_longer(db) -> None:
     declare(db, retention="short")
     write(db, START, "old")
