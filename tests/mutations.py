@@ -37,6 +37,7 @@ ALTER, BACKFILL = "engine/test_alter_topic.py::test_", "engine/test_backfill.py:
 REPLAY, STARTS = "engine/test_replay.py::test_", "engine/test_starts.py::test_"
 READ = "engine/test_read.py::test_"
 CAPTURE = "engine/test_capture.py::test_"
+RETENTION = "engine/test_retention.py::test_"
 ROUTING, FLOW = "engine/test_routing.py::test_", "engine/test_flow.py::test_"
 
 MUTATIONS = [
@@ -503,6 +504,76 @@ MUTATIONS = [
         "CASE WHEN t.oid < 16384 OR",
         "CASE WHEN true OR",
         "library/test_capture.py::test_a_cast_of_the_application_is_not_run_with_our_rights",
+    ),
+    Mutation(
+        "a publisher that knows of no change has its slot emptied too soon",
+        "slots_of.sql",
+        "greatest(over_at, outbox.newest_in(leaf) + keep)",
+        "over_at",
+        RETENTION + "a_publisher_that_does_not_know_of_the_new_time_loses_nothing_by_it",
+    ),
+    Mutation(
+        "a slot is over by a time that was not its own",
+        "written_until.sql",
+        "class.changed_at) END",
+        "'-infinity') END",
+        RETENTION + "a_class_that_keeps_messages_for_longer_now_keeps_what_it_has_for_longer",
+    ),
+    Mutation(
+        "what is too large goes from its second oldest slot on",
+        "slots_due.sql",
+        "oldest := false;",
+        "",
+        RETENTION + "what_is_too_large_is_held_all_the_same_and_nothing_younger_goes_instead",
+    ),
+    Mutation(
+        "late messages that are lost are not counted",
+        "note_losses.sql",
+        'm."offset" > o.floor AND',
+        "false AND",
+        RETENTION + "late_messages_that_go_before_they_are_taken_are_counted",
+    ),
+    Mutation(
+        "what is carried forward counts as lost",
+        "note_losses.sql",
+        "NOT (t.compact AND",
+        "NOT (false AND",
+        RETENTION + "a_message_that_is_carried_forward_is_not_lost",
+    ),
+    Mutation(
+        "what commits while messages are carried forward goes",
+        "finish_slot.sql",
+        "IF since IS NOT NULL THEN",
+        "IF false THEN",
+        RETENTION + "what_commits_while_messages_are_carried_forward_is_carried_too",
+    ),
+    Mutation(
+        "a message can be changed while it is carried forward",
+        "carry_forward.sql",
+        "        FOR SHARE OF m\n",
+        "",
+        RETENTION + "a_message_that_is_cancelled_while_it_is_carried_forward_stays_where_it_is",
+    ),
+    Mutation(
+        "a null goes though an older message lies elsewhere",
+        "carry_forward.sql",
+        "ELSE e.last <",
+        "ELSE NOT n.ends_key AND e.last <",
+        RETENTION + "an_older_message_does_not_come_back_when_its_null_goes_first",
+    ),
+    Mutation(
+        "a slot that is about to be written is locked",
+        "slots_of.sql",
+        " OR slot = next OR",
+        " OR",
+        RETENTION + "a_slot_that_will_be_written_within_a_second_is_left_alone",
+    ),
+    Mutation(
+        "a failure of a message that is gone can't be settled",
+        "fail.sql",
+        "(SELECT count(*) FROM failed f WHERE NOT f.redelivered)",
+        "count(*) FILTER (WHERE NOT redelivered)",
+        "crash/test_unlogged.py::test_leases_whose_messages_a_crash_took_end_like_others",
     ),
 ]
 

@@ -1,5 +1,5 @@
--- Takes note of what a subscription lost since its backlog expires: `outbox status` and `outbox doctor` show it no more. Returns the
--- number of messages.
+-- Takes note of what a subscription lost since its backlog expires: `outbox status` and `outbox doctor` show it no more. Returns
+-- the number of messages.
 CREATE FUNCTION outbox.acknowledge_losses(subscription text) RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER

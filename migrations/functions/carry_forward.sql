@@ -1,7 +1,7 @@
--- Copies the newest message of each key of compacted topics, of those in a slot that is about to be emptied, to another slot: same
--- offset, xid and time. A key is one of its topic and priority; a later generation is newer. A tombstone (JSON null), or a message
--- that has expired, ends its key; it is copied only while older ones lie elsewhere, which would come back. Cancelled ones don't count.
--- Rows that are copied are locked, so that nobody changes them meanwhile. Reads all messages of these topics. Internal: see empty_slot.
+-- Copies the newest message of each key of compacted topics, of those in a slot that will be emptied, to another: same offset, xid
+-- and time. A key is one of its topic and priority; a later generation is newer. A tombstone (JSON null), or what has expired, ends
+-- its key: copied only while older ones lie elsewhere, which would come back. Cancelled ones don't count. What is copied is locked,
+-- so that nobody changes it. Reads all messages of these topics. Internal: see empty_slot.
 CREATE FUNCTION outbox.carry_forward(leaf regclass, slot int, target int, partitions int[], now timestamptz) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_nestloop = off
@@ -16,7 +16,8 @@ BEGIN
             WHERE p.backfill_for IS NULL AND (p.topic_id, p.priority) IN (
                 SELECT q.topic_id, q.priority FROM outbox.partition q WHERE q.id = ANY ($1))
         ), newest AS MATERIALIZED (
-            SELECT DISTINCT ON (h.topic_id, h.priority, m.key) h.topic_id, h.priority, m.key, h.generation, m.partition_id, m."offset",
+            SELECT DISTINCT ON (h.topic_id, h.priority, m.key)
+                   h.topic_id, h.priority, m.key, h.generation, m.partition_id, m."offset",
                    coalesce(json_typeof(m.payload) = 'null' OR m.expires_at <= $4, false) AS ends_key
             FROM %1$s m
             JOIN home h ON h.id = m.partition_id

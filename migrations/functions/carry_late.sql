@@ -1,5 +1,5 @@
--- Copies what was committed to a slot since a snapshot, if it has a key and is of a compacted topic: it may be the newest. What is
--- copied though it is not goes when its new slot is emptied. By xid. Internal: see empty_slot, which has the slot's lock.
+-- Copies what was committed to a slot since a snapshot, if it has a key and is of a compacted topic: it may be the newest. What
+-- is copied though it is not goes when its new slot is emptied. By xid. Internal: see empty_slot, which has the slot's lock.
 CREATE FUNCTION outbox.carry_late(leaf regclass, target int, since pg_snapshot) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off

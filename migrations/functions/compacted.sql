@@ -1,5 +1,5 @@
--- The partitions of compacted topics that have messages in a slot. What was put into the log for one subscription is not compacted.
--- Internal: see empty_slot.
+-- The partitions of compacted topics that have messages in a slot. What was put into the log for one subscription is not
+-- compacted. Internal: see empty_slot.
 CREATE FUNCTION outbox.compacted(leaf regclass) RETURNS int[]
 LANGUAGE plpgsql
 SET enable_seqscan = off

@@ -1,5 +1,6 @@
--- Empties a slot of the log that slots_due returned, unless somebody holds it; returns who, or NULL if it is empty now. Of compacted
--- topics the newest messages are carried forward: that takes its time before the lock that keeps readers waiting. Internal: see rotate.
+-- Empties a slot of the log that slots_due returned, unless somebody holds it; returns who, or NULL if it is empty now. Of
+-- compacted topics the newest messages are carried forward: that takes its time before the lock that keeps readers waiting.
+-- Internal: see rotate.
 CREATE FUNCTION outbox.empty_slot(class text, slot int, leaf regclass, early boolean, now timestamptz) RETURNS text
 LANGUAGE plpgsql
 AS $$

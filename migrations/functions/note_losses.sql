@@ -1,6 +1,6 @@
 -- Counts what subscriptions whose backlog expires have not taken of a slot that is being emptied: fresh messages and late ones,
--- whether or not their conditions would have let them pass; not those that they would have dropped as too old, or that were carried
--- forward. By (partition_id, "offset") and xid. Internal: see empty_slot, which has the slot's lock.
+-- whether or not their conditions would have let them pass; not those that they would have dropped as too old, or that were
+-- carried forward. By (partition_id, "offset") and xid. Internal: see empty_slot, which has the slot's lock.
 CREATE FUNCTION outbox.note_losses(leaf regclass, target int, now timestamptz) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off

@@ -5,7 +5,7 @@ AS $$
 DECLARE
     due record;
 BEGIN
-    IF pg_try_advisory_xact_lock(8031453476610899968 + 68) THEN  -- two would copy the same messages, or empty more than is too large
+    IF pg_try_advisory_xact_lock(8031453476610899968 + 68) THEN  -- two would copy the same, or empty more than is too large
         FOR due IN SELECT * FROM outbox.slots_due(rotate_as_of.now) AS d WHERE d.log = 'message' LOOP
             log := due.log;
             slot := due.slot;

@@ -1,5 +1,6 @@
--- Changes for how long a retention class keeps messages at least, and how large it may become, in bytes with its indexes (0: no limit).
--- NULL: as it is. Returns whether that changed anything. What it holds is kept for the new time, too, counted from its publish.
+-- Changes for how long a retention class keeps messages at least, and how large it may become, in bytes with its indexes (0: no
+-- limit). NULL: as it is. Returns whether that changed anything. What it holds is kept for the new time, too, counted from its
+-- publish.
 CREATE FUNCTION outbox.set_retention(class text, keep interval DEFAULT NULL, max_bytes bigint DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -22,7 +23,8 @@ BEGIN
         RAISE EXCEPTION 'retention class "%" can''t have % bytes at most', class, set_retention.max_bytes
             USING ERRCODE = 'OB007', HINT = '0: no limit.';
     END IF;
-    width := coalesce(make_interval(secs => ceil(extract(epoch FROM set_retention.keep) / (known.slots - 2))::float8), known.slot_width);
+    width := coalesce(make_interval(secs => ceil(extract(epoch FROM set_retention.keep) / (known.slots - 2))::float8),
+                      known.slot_width);
     changes := width <> known.slot_width;
     IF NOT changes AND known.max_bytes IS NOT DISTINCT FROM nullif(coalesce(set_retention.max_bytes, known.max_bytes), 0) THEN
         RETURN false;

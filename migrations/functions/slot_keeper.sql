@@ -1,5 +1,6 @@
--- Why a slot of the log can't be emptied, as of the time that is now if the clock were put on by "ahead": somebody holds it, or it
--- is not due any more. NULL: nothing is in the way. Its class can't be changed until the transaction ends. Internal: see empty_slot.
+-- Why a slot of the log can't be emptied, as of the time that is now if the clock were put on by "ahead": somebody holds it, or
+-- it is not due any more. NULL: nothing is in the way. Its class can't be changed until the transaction ends. Internal: see
+-- empty_slot.
 CREATE FUNCTION outbox.slot_keeper(class text, slot int, early boolean, ahead interval) RETURNS text
 LANGUAGE plpgsql
 AS $$

@@ -1,6 +1,6 @@
--- The slots that are to be emptied: all that is in them is past its retention; or, of a class that is larger than its max_bytes, the
--- oldest ("early"). Of the log, with who still needs messages of it (NULL: nobody; a transaction may use it all the same), and
--- of the keys. due_at: since when its time is over; of an early one, since when it is not written any more. See rotate.
+-- The slots that are to be emptied: all that is in them is past its retention; or, of a class that is larger than its max_bytes,
+-- the oldest ("early"). Of the log, with who still needs messages of it (NULL: nobody; a transaction may use it all the same),
+-- and of the keys. due_at: since when its time is over; of an early one, since when it is not written any more. See rotate.
 CREATE FUNCTION outbox.slots_due(now timestamptz DEFAULT clock_timestamp()) RETURNS TABLE (
     log text, slot int, leaf regclass, due_at timestamptz, held_by text, class text, early boolean
 )

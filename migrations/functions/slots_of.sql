@@ -1,6 +1,6 @@
--- The slots of a retention class that hold something, but for the one that is written, and the one that will be within a second (whoever
--- publishes would wait for us): the oldest first. over_at: when the time of all that is in it is over, by the clock and by what lies
--- there. Internal: see slots_due.
+-- The slots of a retention class that hold something, but for the one that is written, and the one that will be within a second
+-- (whoever publishes would wait for us): the oldest first. over_at: when the time of all that is in it is over, by the clock and
+-- by what lies there. Internal: see slots_due.
 CREATE FUNCTION outbox.slots_of(class outbox.retention, now timestamptz) RETURNS TABLE (
     slot int, leaf regclass, written_until timestamptz, over_at timestamptz
 )

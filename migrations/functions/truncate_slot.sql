@@ -1,5 +1,5 @@
--- Empties a slot by TRUNCATE, unless "held_by" (a query; no row: nobody) says that somebody still needs it, or a transaction
--- uses it and does not end within lock_timeout. Returns who, or NULL if it is empty now. prepare, finish: statements that run before
+-- Empties a slot by TRUNCATE, unless "held_by" (a query; no row: nobody) says that somebody still needs it, or a transaction uses
+-- it and does not end within lock_timeout. Returns who, or NULL if it is empty now. prepare, finish: statements that run before
 -- we have the lock (once it was seen that we can have it), and while we have it. Internal: see rotate.
 CREATE OR REPLACE FUNCTION outbox.truncate_slot(
     leaf regclass, held_by text, prepare text DEFAULT NULL, finish text DEFAULT NULL

@@ -1,5 +1,5 @@
--- Until when a slot of a retention class can have been written to, as of a time; NULL: it is the one that is written then. What lies
--- there since slot_width was another one was written before that was changed. Internal: see slots_due.
+-- Until when a slot of a retention class can have been written to, as of a time; NULL: it is the one that is written then. What
+-- lies there since slot_width was another one was written before that was changed. Internal: see slots_due.
 CREATE FUNCTION outbox.written_until(class outbox.retention, slot int, now timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE
 AS $$

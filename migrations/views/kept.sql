@@ -1,5 +1,5 @@
--- The retention classes: for how long each keeps messages at least, how large it may become and is, with its indexes, and how many of
--- its slots hold something.
+-- The retention classes: for how long each keeps messages at least, how large it may become and is, with its indexes, and how
+-- many of its slots hold something.
 CREATE VIEW outbox.kept AS
 SELECT r.name, r.description, r.slot_width * (r.slots - 2) AS keep, r.max_bytes, leaves.bytes, r.slots, leaves.filled,
        (SELECT count(*) FROM outbox.topic t WHERE t.retention = r.name) AS topics, leaves.unlogged, r.first_slot
