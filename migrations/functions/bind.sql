@@ -1,7 +1,7 @@
--- Lets a subscription read the topics that match a pattern: those that exist from "start" on ('first': all the history that is kept,
--- 'next': what commits from now on, or a place as seek_to takes it), later ones from their beginning. Of their messages only those that
--- have the headers and fit the filter, see outbox.binding. Returns the number of new cursors; binding again changes nothing. Its own
--- READ COMMITTED transaction: sequence, then snapshot and xid in one statement.
+-- Lets a subscription read the topics that match a pattern: those that exist from "start" on ('first': all the history that is
+-- kept, 'next': what commits from now on, or a place as seek_to takes it), later ones from their beginning. Of their messages
+-- only those that have the headers and fit the filter, see outbox.binding. Returns the number of new cursors; binding again
+-- changes nothing. Its own READ COMMITTED transaction: sequence, then snapshot and xid in one statement.
 CREATE FUNCTION outbox.bind(
     subscription text, pattern text, start text DEFAULT 'first', headers jsonb DEFAULT NULL, match text DEFAULT 'all',
     filter text DEFAULT NULL, alternate boolean DEFAULT false

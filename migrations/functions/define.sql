@@ -42,11 +42,13 @@ BEGIN
           AND NOT EXISTS (SELECT FROM outbox.cursor c WHERE c.subscription_id = s.id AND c.partition_id = p.id)
     ) AS new;
     PERFORM outbox.require_one_partition('offset', max(one.cursors))
-    FROM (SELECT count(*)::int AS cursors FROM unnest(names, starts) AS n (name, start) WHERE n.start ~ '^\d+$' GROUP BY n.name) AS one;
+    FROM (SELECT count(*)::int AS cursors FROM unnest(names, starts) AS n (name, start)
+          WHERE n.start ~ '^\d+$' GROUP BY n.name) AS one;
     WITH running AS MATERIALIZED (
         SELECT outbox.open_xids(pg_current_snapshot()) AS xids
     ), meant AS MATERIALIZED (
-        SELECT s.start, w.* FROM (SELECT DISTINCT unnest(starts) AS start) AS s CROSS JOIN LATERAL outbox.parse_start(s.start) AS w
+        SELECT s.start, w.* FROM (SELECT DISTINCT unnest(starts) AS start) AS s
+        CROSS JOIN LATERAL outbox.parse_start(s.start) AS w
     )
     SELECT jsonb_agg(jsonb_build_object('name', e.name, 'partition_id', e.partition_id, 'offset', at."offset",
                                         'open', at.open::text, 'floor', at.floor::text))

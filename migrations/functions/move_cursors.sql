@@ -1,9 +1,10 @@
--- Moves cursors of a subscription, all in one transaction: waits for the turns of the partitions, reads the ends of their logs, and then
--- where each starts, what is open and our xid in one statement. keep_late: what the cursors waited for is delivered all the same.
--- Leases and redeliveries stay as they are. The caller's transaction is its own, see require_own_transaction. Returns a row a cursor:
--- where it stood, and stands. Internal: see seek, seek_to and purge.
-CREATE FUNCTION outbox.move_cursors(reader int, partition_ids int[], kind text, "offset" bigint, at timestamptz, keep_late boolean)
-RETURNS TABLE (partition_id int, before bigint, after bigint)
+-- Moves cursors of a subscription, all in one transaction: waits for the turns of the partitions, reads the ends of their logs,
+-- and then where each starts, what is open and our xid in one statement. keep_late: what the cursors waited for is delivered all
+-- the same. Leases and redeliveries stay as they are. The caller's transaction is its own, see require_own_transaction. Returns a
+-- row a cursor: where it stood, and stands. Internal: see seek, seek_to and purge.
+CREATE FUNCTION outbox.move_cursors(
+    reader int, partition_ids int[], kind text, "offset" bigint, at timestamptz, keep_late boolean
+) RETURNS TABLE (partition_id int, before bigint, after bigint)
 LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
@@ -19,7 +20,8 @@ BEGIN
         WITH running AS MATERIALIZED (  -- the snapshot, and the transactions that it shows open
             SELECT outbox.open_xids(pg_current_snapshot()) AS xids
         )
-        SELECT e.id, coalesce(stood."offset", 0) AS before, stood.lease_id, stood.low, place."offset" AS after, waits.open, waits.floor,
+        SELECT e.id, coalesce(stood."offset", 0) AS before, stood.lease_id, stood.low, place."offset" AS after,
+               waits.open, waits.floor,
                (stood."offset", stood.open, stood.floor) = (place."offset", waits.open, waits.floor) AS stays
         FROM unnest(partition_ids, ends) AS e (id, ended)
         CROSS JOIN running
@@ -34,7 +36,8 @@ BEGIN
             SELECT coalesce(array_agg(coalesce(now.xid, old.xid) ORDER BY now.nth, old.xid), '{}') AS open,
                    coalesce(array_agg(greatest(now.floor, old.floor) ORDER BY now.nth, old.xid), '{}') AS floor
             FROM unnest(place.open, place.floor) WITH ORDINALITY AS now (xid, floor, nth)
-            FULL JOIN (SELECT * FROM unnest(stood.open, stood.floor) AS o (xid, floor) WHERE keep_late) AS old ON old.xid = now.xid
+            FULL JOIN (SELECT * FROM unnest(stood.open, stood.floor) AS o (xid, floor) WHERE keep_late) AS old
+                   ON old.xid = now.xid
         ) AS waits
         ORDER BY e.id
     LOOP

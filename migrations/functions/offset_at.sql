@@ -1,6 +1,6 @@
--- The lowest offset of a message in a partition that was published at "at" or after; NULL if there is none. Times don't ascend quite as
--- offsets do, so a binary search, a look-up of message_fresh a step, aims 10 seconds before, and what follows is read until one fits:
--- exact where no message is more than 10 seconds older than one before it. Sees what the caller's snapshot does.
+-- The lowest offset of a message in a partition that was published at "at" or after; NULL if there is none. Times don't ascend
+-- quite as offsets do, so a binary search, a look-up of message_fresh a step, aims 10 seconds before, and what follows is read
+-- until one fits: exact where no message is more than 10 seconds older than one before it. Sees what the caller's snapshot does.
 CREATE FUNCTION outbox.offset_at(partition_id int, at timestamptz) RETURNS bigint
 LANGUAGE plpgsql STABLE
 SECURITY DEFINER

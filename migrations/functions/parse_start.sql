@@ -1,6 +1,6 @@
--- Reads where a cursor shall stand: 'first', 'last', 'next', an offset, a time in ISO 8601 with its zone ('2026-11-23T08:00Z'), or how
--- long ago ('2 hours', 'PT2H'; a sign, or "ago", makes no difference) by the database's clock. OB007 for what is none of these.
--- "kind" is the word, 'offset' or 'time'. Internal: see start_target.
+-- Reads where a cursor shall stand: 'first', 'last', 'next', an offset, a time in ISO 8601 with its zone ('2026-11-23T08:00Z'),
+-- or how long ago ('2 hours', 'PT2H'; a sign, or "ago", makes no difference) by the database's clock. OB007 for what is none of
+-- these. "kind" is the word, 'offset' or 'time'. Internal: see start_target.
 CREATE FUNCTION outbox.parse_start(start text, OUT kind text, OUT "offset" bigint, OUT at timestamptz)
 LANGUAGE plpgsql VOLATILE
 AS $$

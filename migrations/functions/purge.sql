@@ -1,6 +1,6 @@
--- Drops what waits for a subscription: moves its cursors to the ends of their logs, and deletes the redeliveries that nobody has in
--- hand. Returns how many offsets and redeliveries that was. What is in workers' hands goes on, transactions that are open now are
--- delivered, dead letters stay. The whole of its own READ COMMITTED transaction; waits for pulls that are under way.
+-- Drops what waits for a subscription: moves its cursors to the ends of their logs, and deletes the redeliveries that nobody has
+-- in hand. Returns how many offsets and redeliveries that was. What is in workers' hands goes on, transactions that are open now
+-- are delivered, dead letters stay. The whole of its own READ COMMITTED transaction; waits for pulls that are under way.
 CREATE FUNCTION outbox.purge(subscription text) RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -13,7 +13,8 @@ DECLARE
     retried bigint;
 BEGIN
     PERFORM outbox.require_own_transaction('purge');
-    SELECT array_agg(c.partition_id ORDER BY c.partition_id) INTO partitions FROM outbox.cursor c WHERE c.subscription_id = reader;
+    SELECT array_agg(c.partition_id ORDER BY c.partition_id) INTO partitions
+    FROM outbox.cursor c WHERE c.subscription_id = reader;
     IF partitions IS NOT NULL THEN
         SELECT coalesce(sum(greatest(m.after - m.before, 0)), 0) INTO purged
         FROM outbox.move_cursors(reader, partitions, 'next', NULL, NULL, keep_late => false) AS m;

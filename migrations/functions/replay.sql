@@ -1,11 +1,11 @@
--- Delivers messages of a partition again, to one subscription alone: of the first max_messages from offset "first" to "last" those of
--- [from_at, to_at) that have the key and headers, fit the filter and its bindings, and that it has taken. Each is a redelivery in no lane,
--- that no ttl ends, due now or "rate" a second from due_from on. "skipped": they fit, but wait, or are in hand. Goes on at reached + 1,
--- unless that is beyond "last". dry_run writes nothing.
+-- Delivers messages of a partition again, to one subscription alone: of the first max_messages from offset "first" to "last"
+-- those of [from_at, to_at) that have the key and headers, fit the filter and its bindings, and that it has taken. Each is a
+-- redelivery in no lane, that no ttl ends, due now or "rate" a second from due_from on. "skipped": they fit, but wait, or are in
+-- hand. Goes on at reached + 1, unless that is beyond "last". dry_run writes nothing.
 CREATE FUNCTION outbox.replay(
-    subscription text, partition_id int, first bigint, last bigint, from_at timestamptz DEFAULT NULL, to_at timestamptz DEFAULT NULL,
-    key text DEFAULT NULL, headers jsonb DEFAULT NULL, filter text DEFAULT NULL, rate float8 DEFAULT NULL,
-    due_from timestamptz DEFAULT NULL, max_messages int DEFAULT 1000, dry_run boolean DEFAULT false,
+    subscription text, partition_id int, first bigint, last bigint,
+    from_at timestamptz DEFAULT NULL, to_at timestamptz DEFAULT NULL, key text DEFAULT NULL, headers jsonb DEFAULT NULL,
+    filter text DEFAULT NULL, rate float8 DEFAULT NULL, due_from timestamptz DEFAULT NULL, max_messages int DEFAULT 1000, dry_run boolean DEFAULT false,
     OUT reached bigint, OUT replayed bigint, OUT skipped bigint
 )
 LANGUAGE plpgsql
@@ -37,7 +37,8 @@ BEGIN
     END IF;
     PERFORM outbox.check_filter(replay.filter);
     IF replay.filter IS NOT NULL OR nullif(replay.headers, '{}') IS NOT NULL THEN
-        wanted := jsonb_build_array(jsonb_build_object('headers', nullif(replay.headers, '{}'), 'match', 'all', 'filter', replay.filter));
+        wanted := jsonb_build_array(jsonb_build_object(
+            'headers', nullif(replay.headers, '{}'), 'match', 'all', 'filter', replay.filter));
     END IF;
     own := CASE WHEN reader.is_filtered THEN outbox.conditions(reader.id, home.name) END;
 
@@ -57,14 +58,15 @@ BEGIN
         WHERE m."offset" <= s."offset"
           AND NOT EXISTS (SELECT FROM unnest(s.open, s.floor) AS o (xid, floor) WHERE o.xid = m.xid AND o.floor < m."offset")
           AND m.expires_at IS DISTINCT FROM '-infinity'
-          AND (replay.from_at IS NULL OR m.published_at >= replay.from_at) AND (replay.to_at IS NULL OR m.published_at < replay.to_at)
+          AND (replay.from_at IS NULL OR m.published_at >= replay.from_at)
+          AND (replay.to_at IS NULL OR m.published_at < replay.to_at)
           AND (replay.key IS NULL OR m.key = replay.key)
           AND (wanted IS NULL OR outbox.fits_any(wanted, m.headers, m.payload))
           AND (own IS NULL OR outbox.fits(own, m.headers, m.payload))
     ), again AS (
         INSERT INTO outbox.redelivery (subscription_id, partition_id, "offset", attempt, due_at,
                                        published_at, key, headers, payload, body, expires_at)
-        SELECT reader.id, f.partition_id, f."offset", 1,  -- not long ago, or nobody would look for it for a while: see pull_batches
+        SELECT reader.id, f.partition_id, f."offset", 1,  -- not long ago, or nobody would look for it: see pull_batches
                greatest(clock_timestamp() - interval '1 second', coalesce(replay.due_from, clock_timestamp())
                         + coalesce(make_interval(secs => (row_number() OVER (ORDER BY f."offset") - 1) / replay.rate), '0')),
                f.published_at, f.key, f.headers, f.payload, f.body, 'infinity'
@@ -72,7 +74,8 @@ BEGIN
         ON CONFLICT DO NOTHING
         RETURNING 1
     )
-    SELECT CASE WHEN (SELECT count(*) FROM seen) = replay.max_messages THEN (SELECT max(m."offset") FROM seen m) ELSE replay.last END,
+    SELECT CASE WHEN (SELECT count(*) FROM seen) < replay.max_messages THEN replay.last
+                ELSE (SELECT max(m."offset") FROM seen m) END,
            CASE WHEN replay.dry_run THEN count(*) FILTER (WHERE NOT f.waits) ELSE (SELECT count(*) FROM again) END, count(*)
     INTO reached, replayed, skipped
     FROM fitting f;

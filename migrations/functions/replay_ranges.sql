@@ -1,6 +1,6 @@
--- Which offsets of which partitions a replay has to go through, as things stand: of the topics that match a pattern, those published at
--- from_at or after, and before to_at (10 seconds more, since times don't ascend quite as offsets do: replay looks at each), as far as the
--- subscription has taken them. What comes later is left to its cursors.
+-- Which offsets of which partitions a replay has to go through, as things stand: of the topics that match a pattern, those
+-- published at from_at or after, and before to_at (10 seconds more, since times don't ascend quite as offsets do: replay looks at
+-- each), as far as the subscription has taken them. What comes later is left to its cursors.
 CREATE FUNCTION outbox.replay_ranges(
     subscription text, pattern text, from_at timestamptz DEFAULT NULL, to_at timestamptz DEFAULT NULL, number int DEFAULT NULL
 ) RETURNS TABLE (topic text, partition smallint, priority smallint, partition_id int, first bigint, last bigint)
@@ -14,7 +14,8 @@ DECLARE
     chosen int[] := outbox.chosen_partitions(reader, replay_ranges.pattern, replay_ranges.number);
 BEGIN
     IF replay_ranges.from_at >= replay_ranges.to_at THEN
-        RAISE EXCEPTION 'nothing is published from % on and before %', replay_ranges.from_at, replay_ranges.to_at USING ERRCODE = 'OB007';
+        RAISE EXCEPTION 'nothing is published from % on and before %', replay_ranges.from_at, replay_ranges.to_at
+            USING ERRCODE = 'OB007';
     END IF;
     RETURN QUERY
     SELECT l.topic, l.partition, l.priority, l.partition_id, there.first, there.last

@@ -1,6 +1,7 @@
--- Moves the cursors of a subscription, all or none: to 'first', 'last', 'next', the message with an offset (of one partition), the
--- first published at a time or after, or a while ago: see parse_start. Of the topics that match a pattern only, or of their partitions
--- of one number. Otherwise as seek; its own READ COMMITTED transaction. dry_run only says where they stand, and would stand.
+-- Moves the cursors of a subscription, all or none: to 'first', 'last', 'next', the message with an offset (of one partition),
+-- the first published at a time or after, or a while ago: see parse_start. Of the topics that match a pattern only, or of their
+-- partitions of one number. Otherwise as seek; its own READ COMMITTED transaction. dry_run only says where they stand, and would
+-- stand.
 CREATE FUNCTION outbox.seek_to(
     subscription text, start text, pattern text DEFAULT NULL, number int DEFAULT NULL, dry_run boolean DEFAULT false
 ) RETURNS TABLE (topic text, partition smallint, priority smallint, partition_id int, before bigint, after bigint)

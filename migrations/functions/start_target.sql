@@ -1,6 +1,6 @@
--- Where a cursor stands that starts as parse_start has read it: everything above that offset is delivered. "ended" is the end of the
--- log, read before. STABLE, so that it reads with the snapshot that showed which transactions are open: what commits later than it is
--- not above the target is late then. Internal: see bind, define and move_cursors.
+-- Where a cursor stands that starts as parse_start has read it: everything above that offset is delivered. "ended" is the end of
+-- the log, read before. STABLE, so that it reads with the snapshot that showed which transactions are open: what commits later
+-- than it is not above the target is late then. Internal: see bind, define and move_cursors.
 CREATE FUNCTION outbox.start_target(partition_id int, ended bigint, kind text, "offset" bigint, at timestamptz) RETURNS bigint
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
@@ -26,6 +26,6 @@ BEGIN
     ELSIF start_target."offset" BETWEEN 1 AND ended + 1 THEN
         RETURN start_target."offset" - 1;
     END IF;
-    RAISE EXCEPTION 'offset % is not in partition %: its next one is %', start_target."offset", start_target.partition_id, ended + 1
-        USING ERRCODE = 'OB007';
+    RAISE EXCEPTION 'offset % is not in partition %: its next one is %',
+        start_target."offset", start_target.partition_id, ended + 1 USING ERRCODE = 'OB007';
 END $$;
