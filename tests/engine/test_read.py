@@ -440,5 +440,6 @@ def test_a_look_touches_what_it_reads_and_not_the_log_whatever_the_statistics_sa
             ("read_from('t', 'last')",),
         ]:
             pages(session, call, *arguments)  # plans
-            assert pages(session, call, *arguments) < 250, (analyse, call)
+            # of a time: some fifteen look-ups, each in every slot of the class
+            assert pages(session, call, *arguments) < (800 if "now()" in call else 250), (analyse, call)
     assert sorted(reader.drain()) == ["fresh", "late"]

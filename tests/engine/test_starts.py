@@ -247,6 +247,7 @@ def test_the_offset_of_a_time_is_exact_among_holes_and_times_that_are_out_of_ord
         ticks += step
         rows += [(offset, NOON + timedelta(seconds=ticks - late))] if kept else []
     with one_database.connect(autocommit=True) as db:
+        db.execute("SELECT outbox.declare_topic('t')")
         db.execute("TRUNCATE outbox.message")
         for offset, at in rows:
             db.execute(

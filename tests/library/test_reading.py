@@ -125,8 +125,7 @@ def test_times_are_exact_though_offsets_are_found_by_them(one_database: Database
     [
         ({"start": "middle"}, "no place to start at"),
         ({"start": True}, "no place to start at"),
-        ({"start": datetime(2026, 1, 1)}, "has no zone"),
-        ({"start": timedelta(hours=-1)}, "in the future"),
+        ({"start": datetime(2026, 1, 1)}, "a time with its zone"),
         ({"start": 99}, "it holds 1 to 1"),
         ({"start": 1, "topic": "wide"}, "single partition"),
         ({"start": MessageId(99, 1)}, "has no partition 99"),
