@@ -101,15 +101,19 @@ def test_a_slot_that_will_be_written_within_a_second_is_left_alone(db) -> None:
     assert stored(db) == []
 
 
-def test_a_class_that_keeps_messages_for_longer_now_keeps_what_it_has_for_longer(db) -> None:
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(days=1000)], ids=["new", "published long ago"])
+def test_a_class_that_keeps_messages_for_longer_now_keeps_what_it_has_for_longer(db, age: timedelta) -> None:
+    """What was put into the log with the times of long ago, too: it is there since then."""
     declare(db, retention="short")
-    write(db, START, "old")
-    write(db, START + 11 * HOUR, "new")
+    every_slot = [-24, -12, 0, 12]
+    for hour in every_slot:
+        write(db, START + hour * HOUR, hour)
+    db.execute("UPDATE outbox.message SET published_at = published_at - %s", (age,))
     db.execute("UPDATE outbox.retention SET slot_width = '5 days', changed_at = %s", (START + 20 * HOUR,))
-    for hours in range(20, 240 + 20, 5):
+    for hours in range(20, 215, 5):
         assert rotate(db, START + hours * HOUR) == []
-        assert stored(db) == ["old", "new"], hours
-    for hours in range(260, 20 + 480 + 1, 20):
+        assert stored(db) == every_slot, hours
+    for hours in range(215, 20 + 480 + 240, 20):
         rotate(db, START + hours * HOUR)
     assert stored(db) == []
 
@@ -147,24 +151,19 @@ def test_whatever_its_time_was_changed_to_nothing_goes_before_that_nor_stays_for
             assert min(left) >= (now - 4 * width).timestamp()
 
 
-def test_a_publisher_that_does_not_know_of_the_new_time_loses_nothing_by_it(database: Database, db) -> None:
+def test_a_publisher_that_does_not_know_of_the_new_time_loses_nothing_by_it(db) -> None:
     """Its snapshot is older than the change, and so it writes to another slot than those that do."""
     declare(db, retention="short")
-    db.execute("SELECT outbox.set_retention('short', '2 hours')")
-    late = database.connect()
-    late.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    late.execute("SELECT 1")
-    now = value(db, "SELECT clock_timestamp()")
-    db.execute("SELECT outbox.set_retention('short', '3 hours')")
-    publish(late, "t", "late")
-    # as if the change had been long ago: by the clock, only the slot that is written now is not over
-    db.execute("UPDATE outbox.retention SET changed_at = '-infinity'")
-    late.commit()
-    for hours in range(3):
-        rotate(db, now + hours * HOUR)
-        assert stored(db) == ["late"]
-    for hours in range(3, 12):
-        rotate(db, now + hours * HOUR)
+    write(db, START, "late")
+    next_one = (
+        "UPDATE outbox.message SET slot = (SELECT outbox.slot(first_slot, slots, slot_width, %s) FROM outbox.retention"
+    )
+    db.execute(next_one + " WHERE name = 'short')", (START + 12 * HOUR,))
+    for hours in range(24):
+        rotate(db, START + hours * HOUR)
+        assert stored(db) == ["late"], hours
+    for hours in range(24, 72):
+        rotate(db, START + hours * HOUR)
     assert stored(db) == []
 
 

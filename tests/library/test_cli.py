@@ -99,6 +99,7 @@ def test_status_shows_topics_subscriptions_and_workers(one_database: Database) -
         "dead": 0,
         "workers": 1,
         "paused": False,
+        "lost": 0,
     }
     assert found["workers"][0]["name"] == "host:1"
     assert found["workers"][0]["alive"] is True
