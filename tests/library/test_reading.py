@@ -123,8 +123,8 @@ def test_times_are_exact_though_offsets_are_found_by_them(one_database: Database
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"start": "middle"}, "no place to start at"),
-        ({"start": True}, "no place to start at"),
+        ({"start": "middle"}, "nowhere to start"),
+        ({"start": True}, "nowhere to start"),
         ({"start": datetime(2026, 1, 1)}, "a time with its zone"),
         ({"start": 99}, "it holds 1 to 1"),
         ({"start": 1, "topic": "wide"}, "single partition"),
