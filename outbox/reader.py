@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -17,7 +17,7 @@ from outbox import commits, history
 from outbox import start as starts
 from outbox.binding import Binding
 from outbox.errors import InvalidDeclaration
-from outbox.history import Look, Position, Wanted
+from outbox.history import Look, Position
 from outbox.model import Message, MessageId
 from outbox.operations import Operation
 from outbox.start import Start
@@ -32,6 +32,28 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 _LOOKS = "each look of a reader is a transaction of its own"
 
 
+class Wanted(TypedDict, total=False):
+    """Which messages a reader gets; those for which all that is given holds."""
+
+    #: "first" is all history that is kept, "last" the last message of each partition, "next" what commits from now on;
+    #: a `MessageId` that message and what follows in its partition, an int the same of a topic's only partition; a
+    #: datetime, or a timedelta ago, what was published then and later. By default "next" if it follows, else "first".
+    start: Start | MessageId | None
+    #: Only what was published before.
+    to: datetime | None
+    #: Only the partitions of that number.
+    partition: int | None
+    key: str | None
+    #: Names and values that a message must have; None as a value: any.
+    headers: dict[str, str | None] | None
+    #: A predicate on the JSON payload, in SQL/JSON path: `$.total > 100`.
+    filter: str | None
+    #: Wait for more, until it is closed; else it ends where the log ends when it begins.
+    follow: bool
+    #: The `token` of an earlier reader of the topic: go on there, whatever `start` says.
+    resume: str | None
+
+
 class Reading:
     """What is read, and how far it is; the same for both kinds of readers. No I/O."""
 
@@ -40,14 +62,14 @@ class Reading:
         check: Callable[[], Operation[None]],
         topic: str,
         *,
-        start: Start | MessageId | None,
-        to: datetime | None,
-        partition: int | None,
-        key: str | None,
-        headers: dict[str, str | None] | None,
-        filter: str | None,
-        follow: bool,
-        resume: str | None,
+        start: Start | MessageId | None = None,
+        to: datetime | None = None,
+        partition: int | None = None,
+        key: str | None = None,
+        headers: dict[str, str | None] | None = None,
+        filter: str | None = None,
+        follow: bool = False,
+        resume: str | None = None,
     ) -> None:
         Binding(topic, headers, filter=filter)  # says what is wrong with them
         began = ("next" if follow else "first") if start is None else start
@@ -57,7 +79,7 @@ class Reading:
             if follow:
                 raise InvalidDeclaration("a reading that follows has no end: leave `to` out")
         self._check = check
-        self._wanted = Wanted(topic, partition, key, headers, filter, to)
+        self._wanted = history.Wanted(topic, partition, key, headers, filter, to)
         self._follow = follow
         self._until: Position | None = None
         self._token = history.token(resume, topic) if resume is not None else None
