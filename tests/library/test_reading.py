@@ -358,7 +358,7 @@ def test_the_command_reads_what_it_is_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["t", "--from", "yesterday"], 2, "not a duration"),
+        (["t", "--from", "yesterday"], 2, "nowhere to start"),
         (["t", "--from", "2026-13-01"], 2, "not a time"),
         (["t", "--header", "x"], 2, "not a header"),
         (["nosuch"], 1, "not declared"),
