@@ -13,7 +13,7 @@ from outbox.connection import AsyncTransaction, is_async
 from outbox.errors import InvalidDeclaration
 from outbox.operations import Operation
 from outbox.publisher import Publisher, checked
-from outbox.reader import AsyncReader, Reader, Reading, Wanted
+from outbox.reader import AsyncReader, Reader, Reading, ReadOptions
 from outbox.replay import Chosen, Range, Replay, Replayed
 from outbox.seek import Move
 from outbox.start import Start
@@ -256,12 +256,12 @@ class Journal(Publisher):
         return self._run(replay.replay(run), connection)
 
     @overload
-    def read(self, connection: AsyncTransaction, topic: str, **wanted: Unpack[Wanted]) -> AsyncReader: ...
+    def read(self, connection: AsyncTransaction, topic: str, **options: Unpack[ReadOptions]) -> AsyncReader: ...
 
     @overload
-    def read(self, connection: Any, topic: str, **wanted: Unpack[Wanted]) -> Reader: ...
+    def read(self, connection: Any, topic: str, **options: Unpack[ReadOptions]) -> Reader: ...
 
-    def read(self, connection: Any, topic: str, **wanted: Unpack[Wanted]) -> Reader | AsyncReader:
+    def read(self, connection: Any, topic: str, **options: Unpack[ReadOptions]) -> Reader | AsyncReader:
         """Read messages straight from the log, without a subscription: nothing is written, nobody else is affected.
 
         Returns an iterator over messages, async if the connection is. Each look is a transaction of its own: the
@@ -271,7 +271,7 @@ class Journal(Publisher):
         Args:
             connection: as `publish` takes it; of DB-API connections psycopg2's and Django's.
             topic: a name or pattern: `*` is one word, `#` any number of words.
-            wanted: start, to, partition, key, headers, filter, follow, resume: see `outbox.reader.Wanted`.
+            options: start, to, partition, key, headers, filter, follow, resume: see `outbox.reader.ReadOptions`.
 
         Raises:
             InvalidDeclaration: an argument makes no sense.
@@ -279,7 +279,7 @@ class Journal(Publisher):
             NotOwnTransaction: the connection is in a transaction.
             CursorBeyondLog: the token stands beyond the log: a restore took it back.
         """
-        reading = Reading(lambda: self._on_checked_schema(_nothing()), topic, **wanted)
+        reading = Reading(lambda: self._on_checked_schema(_nothing()), topic, **options)
         return AsyncReader(reading, connection) if is_async(connection) else Reader(reading, connection)
 
 

@@ -32,7 +32,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 _LOOKS = "each look of a reader is a transaction of its own"
 
 
-class Wanted(TypedDict, total=False):
+class ReadOptions(TypedDict, total=False):
     """Which messages a reader gets; those for which all that is given holds."""
 
     #: "first" is all history that is kept, "last" the last message of each partition, "next" what commits from now on;

@@ -7,7 +7,8 @@ DECLARE
     chosen int[];
 BEGIN
     IF chosen_partitions.number IS NOT NULL AND pattern IS NULL THEN
-        RAISE EXCEPTION 'partition % of which topic?', chosen_partitions.number USING ERRCODE = 'OB007';
+        RAISE EXCEPTION 'partition % of which topic?', chosen_partitions.number
+            USING ERRCODE = 'OB007', HINT = 'Name the topic, too.';
     END IF;
     SELECT array_agg(p.id ORDER BY p.id) INTO chosen
     FROM outbox.partitions_of(reader, coalesce(pattern, '#')) AS o (id)

@@ -9,9 +9,13 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
+DECLARE
+    slots record;
 BEGIN
+    SELECT p.first_slot, p.last_slot INTO slots FROM outbox.partition p WHERE p.id = count_messages.partition_id;
     RETURN (SELECT count(*) FROM (
         SELECT FROM outbox.message m
-        WHERE m.partition_id = count_messages.partition_id AND m."offset" BETWEEN count_messages.first AND count_messages.last
+        WHERE m.slot BETWEEN slots.first_slot AND slots.last_slot AND m.partition_id = count_messages.partition_id
+          AND m."offset" BETWEEN count_messages.first AND count_messages.last
         LIMIT most) AS counted);
 END $$;

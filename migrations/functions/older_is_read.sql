@@ -5,16 +5,13 @@ CREATE FUNCTION outbox.older_is_read(reader outbox.subscription, partition_id in
 LANGUAGE sql VOLATILE
 AS $$
 SELECT NOT EXISTS (
-    SELECT FROM outbox.partition part
-    JOIN outbox.partition older ON older.topic_id = part.topic_id AND older.generation < part.generation
-                                  AND (older.priority = part.priority OR older.generation = 0)
+    SELECT FROM outbox.older_partitions(older_is_read.partition_id) AS older
     JOIN outbox.cursor c ON c.subscription_id = reader.id AND c.partition_id = older.id
     CROSS JOIN LATERAL (
         SELECT p."offset", p.open FROM outbox.position p
         WHERE p.subscription_id = c.subscription_id AND p.partition_id = c.partition_id
         ORDER BY p."offset" DESC LIMIT 1) AS p
-    WHERE part.id = older_is_read.partition_id
-      AND (outbox.log_end(older.sequence) <> p."offset"
+    WHERE (outbox.log_end(older.sequence) <> p."offset"
            OR NOT p.open <@ ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot()))
            OR reader.on_failure IS NOT NULL
               AND (NOT outbox.is_in_order(reader.id, older.id, reader.on_failure)

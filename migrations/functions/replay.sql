@@ -25,7 +25,7 @@ DECLARE
     own jsonb;
 BEGIN
     SELECT * INTO reader FROM outbox.subscription s WHERE s.id = outbox.subscription_id(replay.subscription);
-    SELECT t.id, t.name INTO home
+    SELECT t.id, t.name, p.first_slot, p.last_slot INTO home
     FROM outbox.cursor c JOIN outbox.partition p ON p.id = c.partition_id JOIN outbox.topic t ON t.id = p.topic_id
     WHERE c.subscription_id = reader.id AND c.partition_id = replay.partition_id;
     IF NOT FOUND THEN
@@ -50,7 +50,8 @@ BEGIN
         ORDER BY p."offset" DESC LIMIT 1
     ), seen AS MATERIALIZED (
         SELECT m.* FROM outbox.message m
-        WHERE m.partition_id = replay.partition_id AND m."offset" BETWEEN replay.first AND replay.last
+        WHERE m.slot BETWEEN home.first_slot AND home.last_slot AND m.partition_id = replay.partition_id
+          AND m."offset" BETWEEN replay.first AND replay.last
         ORDER BY m."offset" LIMIT replay.max_messages
     ), fitting AS MATERIALIZED (
         SELECT m.*, coalesce(s.in_hand @> m."offset", false) OR outbox.is_waiting(reader.id, m.partition_id, m."offset") AS waits

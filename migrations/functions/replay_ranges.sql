@@ -15,7 +15,7 @@ DECLARE
 BEGIN
     IF replay_ranges.from_at >= replay_ranges.to_at THEN
         RAISE EXCEPTION 'nothing is published from % on and before %', replay_ranges.from_at, replay_ranges.to_at
-            USING ERRCODE = 'OB007';
+            USING ERRCODE = 'OB007', HINT = 'from_at must be before to_at.';
     END IF;
     RETURN QUERY
     SELECT l.topic, l.partition, l.priority, l.partition_id, there.first, there.last

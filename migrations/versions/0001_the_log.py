@@ -12,7 +12,7 @@ deduplication inbox scheduled schedule tick allowance loss owner capture
 
 FUNCTIONS = """
 schema_version wake_lock turn_lock key_hash partition_number topic_matches require_own_transaction log_end open_xids
-subscription_id place has_older without_cursor guards_of has_conditions adopt note_bindings
+subscription_id place older_partitions has_older without_cursor guards_of has_conditions adopt note_bindings
 create_partition create_partitions declare_topic alter_topic
 subscribe configure check_filter filter_problem require_read_committed lock_subscriptions take_turns partitions_of
 offset_at parse_start start_target require_one_partition bind chosen_partitions move_cursors seek seek_to
