@@ -564,6 +564,7 @@ def test_dead_rows_name_the_transaction_that_keeps_them(one_database: Database) 
     finding = doctor(one_database).of("dead-rows")
     assert "no transaction holds them back" in finding["what"]
     mend(one_database, finding)
+    db.execute("ALTER TABLE outbox.position RESET (autovacuum_enabled)")
     wait_for(lambda: doctor(one_database) == WELL, "the statistics of a table")
 
 
