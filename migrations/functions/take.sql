@@ -12,6 +12,7 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
+    usual record;
     piece record;
     running xid8[];  -- the transactions that may still commit offsets below those which the snapshot showed
     lease bigint;
@@ -26,9 +27,19 @@ DECLARE
     last_lease bigint;
     new_low bigint;
     reached bigint;
-    opened xid8[];
-    floors bigint[];
 BEGIN
+    IF cardinality(turns) = 1 AND NOT reader.is_filtered AND reader.ttl IS NULL AND on_failure IS NULL
+       AND coalesce(ends[1] - starts[1] <= lease_size, true) THEN
+        SELECT t.* INTO usual FROM outbox.take_turn(reader, worker, turns[1], starts[1], ends[1], bounds[1], first_slot, last_slot,
+                                                    max_messages, max_bytes, lease_size, leased) AS t;
+        IF usual.applies THEN
+            IF (usual.batch).topic IS NOT NULL THEN
+                RETURN NEXT usual.batch;
+            END IF;
+            RETURN;
+        END IF;
+    END IF;
+
     -- 1. Read. A piece goes into one lease; what has another fate is a piece of its own; a turn without messages is a row, too.
     FOR piece IN
         WITH turn AS MATERIALIZED (
@@ -129,9 +140,7 @@ BEGIN
                 INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
                 OVERRIDING SYSTEM VALUE
                 VALUES (lease, reader.id, piece.partition_id, worker, 1, false,
-                        CASE WHEN piece.high - piece.low + 1 = piece.messages
-                             THEN int8multirange(int8range(piece.low, piece.high, '[]'))
-                             ELSE (SELECT range_agg(int8range(o, o, '[]')) FROM unnest(piece.offsets) AS o) END);
+                        outbox.as_ranges(piece.offsets, piece.low, piece.high));
             END IF;
             IF on_failure IS NOT NULL THEN
                 last_lease := lease;
@@ -147,28 +156,10 @@ BEGIN
         reached := greatest(piece."offset", last_fresh, CASE WHEN NOT is_full THEN piece.ended END);
         IF reached > piece."offset" THEN
             running := coalesce(running, outbox.open_xids(piece.snapshot));
-            opened := running;
-            floors := '{}';
-            IF running <> '{}' THEN  -- one that is first seen open now can't have written below this cursor. Rows of transactions
-                -- that run are not theirs, but of another cluster's (a restore): theirs will lie above
-                SELECT array_agg(greatest(coalesce(known.floor, piece."offset"), earlier.last) ORDER BY r.nth) INTO floors
-                FROM unnest(running) WITH ORDINALITY AS r (xid, nth)
-                LEFT JOIN unnest(piece.open, piece.floor) AS known (xid, floor) ON known.xid = r.xid
-                LEFT JOIN LATERAL (SELECT max(m."offset") AS last FROM unnest(xids, offsets) AS m (xid, "offset")
-                                   WHERE m.xid = r.xid) AS earlier ON true;
-            END IF;
-            INSERT INTO outbox.position (subscription_id, partition_id, "offset", open, floor, lease_id, low)
-            VALUES (reader.id, piece.partition_id, reached, opened, floors, last_lease, new_low);
-            DELETE FROM outbox.position old WHERE old.ctid = piece.place;  -- by a part of the key it may be a scan of the dead
-        ELSIF piece.open <> '{}' THEN  -- it stands, and forgets the transactions that ended, unless some of their rows may wait
-            SELECT coalesce(array_agg(known.xid), '{}'), coalesce(array_agg(greatest(known.floor, caught.last)), '{}')
-            INTO opened, floors
-            FROM unnest(piece.open, piece.floor) AS known (xid, floor)
-            LEFT JOIN LATERAL (SELECT max(m."offset") AS last FROM unnest(xids, offsets) AS m (xid, "offset")
-                               WHERE m.xid = known.xid) AS caught ON true
-            WHERE NOT pg_visible_in_snapshot(known.xid, piece.snapshot) OR is_full AND last_fresh IS NULL;
-            UPDATE outbox.position same SET open = opened, floor = floors, lease_id = last_lease, low = new_low
-            WHERE same.ctid = piece.place AND (same.open, same.floor) <> (opened, floors);
+        END IF;
+        IF reached > piece."offset" OR piece.open <> '{}' THEN
+            PERFORM outbox.move_position(reader.id, piece.partition_id, piece.place, piece."offset", piece.open, piece.floor, reached, running,
+                                         piece.snapshot, xids, offsets, is_full AND last_fresh IS NULL, last_lease, new_low);
         END IF;
         EXIT WHEN is_full;
         last_fresh := NULL;
