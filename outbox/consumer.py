@@ -114,7 +114,7 @@ class Consumer:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            limit = min(self._pace.in_hand - self._in_hand, _MOST)
+            limit = min(self._pace.in_hand - self._in_hand, _MOST, self._pace.fitting(_MOST_BYTES))
             pulled = await self._pull(limit)
             if self._stopping.is_set() and self._leased:
                 return  # they go back with all that the worker holds

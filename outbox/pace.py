@@ -41,6 +41,10 @@ class Pace:
         """Take into account how large the messages of a pull were."""
         self._bytes = max(1.0, 0.5 * self._bytes + 0.5 * size / messages)
 
+    def fitting(self, size: int) -> int:
+        """Messages of which so many bytes of payloads are to be expected, one at least."""
+        return max(1, int(size / self._bytes))
+
     def note(self, messages: int, seconds: float) -> None:
         """Take into account that a runner handled so many messages in so much time."""
         each = seconds / messages
@@ -61,7 +65,7 @@ class Pace:
     @property
     def in_hand(self) -> int:
         """Messages to have pulled and not yet handled."""
-        return max(self._concurrency, min(self._wanted, int(_MOST_BYTES / self._bytes)))
+        return max(self._concurrency, min(self._wanted, self.fitting(_MOST_BYTES)))
 
     @property
     def _wanted(self) -> int:

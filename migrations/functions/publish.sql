@@ -21,6 +21,7 @@ DECLARE
     guards int[];
     live smallint[];
     slots smallint[];
+    xid xid8;
     hash bigint := outbox.key_hash(publish.key);
 BEGIN
     FOR try IN 1..2 LOOP
@@ -45,7 +46,7 @@ BEGIN
     IF guards IS NOT NULL THEN
         PERFORM outbox.require_room(publish.topic, guards, 1);
     END IF;
-    PERFORM pg_current_xact_id();
+    xid := pg_current_xact_id();
     partition_id := home;
     "offset" := nextval(sequence);
     IF idempotency_key IS NOT NULL AND outbox.claim_keys(
@@ -56,7 +57,7 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body, expires_at)
-    VALUES (slot, publish.partition_id, publish."offset", pg_current_xact_id(), clock_timestamp(),
+    VALUES (slot, publish.partition_id, publish."offset", xid, clock_timestamp(),
             publish.key, publish.headers, publish.payload, publish.body, clock_timestamp() + publish.ttl);
     PERFORM outbox.wake(topic_id);
 END $$;
