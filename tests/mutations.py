@@ -90,6 +90,27 @@ MUTATIONS = [
         PULL + "a_pull_takes_no_more_bytes_than_it_is_asked_to_but_for_the_last_message",
     ),
     Mutation(
+        "a cursor goes to the end of the log though a limit fell before it, in the usual case",
+        "take_turn.sql",
+        "CASE WHEN NOT is_full THEN ended END",
+        "ended",
+        PULL + "a_huge_late_transaction_comes_in_order_and_in_limits_before_what_came_after_it",
+    ),
+    Mutation(
+        "the usual case hands out what is too old",
+        "take_turn.sql",
+        "piece.may_expire = 0 AND ",
+        "",
+        FLOW + "a_message_that_is_too_old_is_not_delivered",
+    ),
+    Mutation(
+        "the usual case forgets late messages",
+        "take_turn.sql",
+        "WHERE t.open <> '{}'\n",
+        "WHERE false\n",
+        PULL + "a_transaction_that_was_open_beyond_the_snapshots_end_is_not_lost",
+    ),
+    Mutation(
         "rows of another cluster's transactions count as late",
         "move_position.sql",
         'greatest(coalesce(known.floor, "offset"), earlier.last)',
@@ -100,7 +121,8 @@ MUTATIONS = [
         "the position before is found by a part of its key",
         "move_position.sql",
         "WHERE old.ctid = place;",
-        'WHERE old.subscription_id + 0 = reader AND old."offset" < reached;',
+        "WHERE old.subscription_id + 0 = reader AND old.partition_id = move_position.partition_id "
+        'AND old."offset" < reached;',
         "engine/test_dead_rows.py::test_no_step_of_a_message_touches_more_pages_after_thousands_of_dead_rows",
     ),
     Mutation(

@@ -136,11 +136,7 @@ BEGIN
             CROSS JOIN LATERAL outbox.messages(piece.partition_id, o."offset", o."offset") AS m;
         ELSIF piece.messages > 0 AND piece.fate IS NULL THEN
             IF leased THEN
-                lease := outbox.new_lease_id();
-                INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
-                OVERRIDING SYSTEM VALUE
-                VALUES (lease, reader.id, piece.partition_id, worker, 1, false,
-                        outbox.as_ranges(piece.offsets, piece.low, piece.high));
+                lease := outbox.lease_batch(reader.id, piece.partition_id, worker, piece.offsets, piece.low, piece.high);
             END IF;
             IF on_failure IS NOT NULL THEN
                 last_lease := lease;
@@ -157,10 +153,8 @@ BEGIN
         IF reached > piece."offset" THEN
             running := coalesce(running, outbox.open_xids(piece.snapshot));
         END IF;
-        IF reached > piece."offset" OR piece.open <> '{}' THEN
-            PERFORM outbox.move_position(reader.id, piece.partition_id, piece.place, piece."offset", piece.open, piece.floor, reached, running,
-                                         piece.snapshot, xids, offsets, is_full AND last_fresh IS NULL, last_lease, new_low);
-        END IF;
+        PERFORM outbox.move_position(reader.id, piece.partition_id, piece.place, piece."offset", piece.open, piece.floor, reached, running,
+                                     piece.snapshot, xids, offsets, is_full AND last_fresh IS NULL, last_lease, new_low);
         EXIT WHEN is_full;
         last_fresh := NULL;
         xids := '{}';

@@ -1,6 +1,6 @@
--- What take does for one turn, where it is the usual one: no conditions, no time to live, no order, room for all that is piece.
--- Everything that take says of snapshots and xids holds here. A statement with fewer expressions starts faster and costs a third a
--- message. applies = false: it is not the usual one, and nothing has been done. Internal: see pull_batches.
+-- What take does, for the usual case: one turn of a subscription without conditions, time to live or order, whose messages fit into
+-- one lease. A statement of fewer expressions starts faster and takes less time a message. What take says of snapshots and xids
+-- holds here. Unless applies is true the case turned out to be another, and nothing has been done. Internal: see take.
 CREATE FUNCTION outbox.take_turn(
     reader outbox.subscription, worker bigint, partition_id int, start bigint, ended bigint, bound bigint,
     first_slot smallint, last_slot smallint, max_messages int, max_bytes bigint, lease_size int, leased boolean,
@@ -62,17 +62,11 @@ BEGIN
     END IF;
     IF piece.messages > 0 THEN
         IF leased THEN
-            lease := outbox.new_lease_id();
-            INSERT INTO outbox.lease (id, subscription_id, partition_id, worker_id, attempt, redelivered, offsets)
-            OVERRIDING SYSTEM VALUE
-            VALUES (lease, reader.id, take_turn.partition_id, worker, 1, false,
-                    outbox.as_ranges(piece.offsets, piece.low, piece.high));
+            lease := outbox.lease_batch(reader.id, take_turn.partition_id, worker, piece.offsets, piece.low, piece.high);
         END IF;
         batch := (lease, 1, false, piece.topic, piece.number, piece.priority, take_turn.partition_id, piece.offsets,
                   piece.published_at, piece.keys, piece.headers, piece.payloads, piece.bodies, NULL, NULL);
     END IF;
-    IF reached > piece."offset" OR piece.open <> '{}' THEN
-        PERFORM outbox.move_position(reader.id, take_turn.partition_id, piece.place, piece."offset", piece.open, piece.floor, reached, running,
-                                     piece.snapshot, piece.xids, piece.offsets, is_full AND piece.last_fresh IS NULL, NULL, NULL);
-    END IF;
+    PERFORM outbox.move_position(reader.id, take_turn.partition_id, piece.place, piece."offset", piece.open, piece.floor, reached, running,
+                                 piece.snapshot, piece.xids, piece.offsets, is_full AND piece.last_fresh IS NULL, NULL, NULL);
 END $$;

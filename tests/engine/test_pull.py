@@ -305,8 +305,11 @@ def test_a_lease_holds_no_more_than_it_is_asked_to(database: Database, db) -> No
     assert [leases.count(lease) for lease in sorted(set(leases))] == [4, 4, 2]
 
 
-def test_a_pull_takes_no_more_bytes_than_it_is_asked_to_but_for_the_last_message(database: Database, db) -> None:
-    worker = bound(db, partitions=2)
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_a_pull_takes_no_more_bytes_than_it_is_asked_to_but_for_the_last_message(
+    database: Database, db, partitions: int
+) -> None:
+    worker = bound(db, partitions=partitions)
     contents = [str(n) * 1_000 for n in range(1, 10)]
     publish(db, "t", *contents)
     pulls = []

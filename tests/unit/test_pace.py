@@ -33,6 +33,14 @@ def test_a_handler_that_becomes_slow_keeps_what_it_can_do_and_the_rest_goes_back
     assert [message.offset for message in messages] == [0, 1]
 
 
+def test_no_more_messages_fit_than_their_size_allows_but_one_always_does() -> None:
+    pace = Pace(1, None)
+    for _ in range(50):
+        pace.note_size(10, 10_000)
+    assert pace.fitting(100_000) == 100
+    assert pace.fitting(999) == 1
+
+
 def test_one_slow_call_gives_nothing_back() -> None:
     pace = Pace(1, None)
     slow_after_fast(pace, 0)
