@@ -270,7 +270,7 @@ class Stress:
             worker = self.register(db)
             take = "SELECT lease_id, payload FROM outbox.pull(%s, %s, 1000)"
             quiet = 0
-            for name in itertools.islice(itertools.cycle(self.subscriptions), 2_000):
+            for name in itertools.islice(itertools.cycle(self.subscriptions), 100_000):  # suspects come one by one
                 rows = db.execute(take, (name, worker)).fetchall()
                 quiet = 0 if rows else quiet + 1
                 if quiet > 2 * len(self.subscriptions):
