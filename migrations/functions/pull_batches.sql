@@ -89,15 +89,18 @@ BEGIN
     -- 1. What is there: redeliveries that are due, partitions with something new or with open transactions that ended.
     --    The ends of the log are read here, before the snapshot that step 3 reads with.
     --    Redeliveries get half of it at most; of a single message, every other one.
+    --    (Their order pins redelivery_due: other indexes lead to all the dead rows, and statistics may make them look as cheap.)
     share := (max_messages + (random() < 0.5)::int) / 2;
     due := least(share, (SELECT count(*) FROM (
         SELECT FROM outbox.redelivery r
         WHERE r.subscription_id = reader.id AND NOT r.suspect
           AND r.lease_id IS NULL AND r.due_at > due_after AND r.due_at <= now
-        LIMIT share) AS limited)
-        + (NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect) AND EXISTS (
+        ORDER BY r.due_at, r.partition_id, r."offset" LIMIT share) AS limited)
+        + (SELECT count(*) FROM (
             SELECT FROM outbox.redelivery r
-            WHERE r.subscription_id = reader.id AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now))::int);
+            WHERE r.subscription_id = reader.id AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now
+              AND NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect)
+            ORDER BY r.due_at, r.partition_id, r."offset" LIMIT 1) AS suspect));
     SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority),
            coalesce(bool_or(n.is_filtered), false), min(n.first_slot), max(n.last_slot),
            array_agg(n.partition_id) FILTER (WHERE n.waits)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.shop_floor import Database, publish, pull, register, settle, subscribe, value
 
@@ -48,7 +49,11 @@ def churn(db: psycopg.Connection[Any], worker: int, rounds: int) -> None:
         settle(db, worker, pull(db, "s", worker, 10))
 
 
-def test_no_step_of_a_message_touches_more_pages_after_thousands_of_dead_rows(database: Database, db) -> None:
+@pytest.mark.parametrize("analysed", ["as it comes", "position", "lease", "redelivery"])
+def test_no_step_of_a_message_touches_more_pages_after_thousands_of_dead_rows(
+    database: Database, db, analysed: str
+) -> None:
+    """Autovacuum may come by at any time, and then statistics say that hardly a row lives."""
     publish(db, "t", "first")
     subscribe(db, "s", "t")
     worker = register(db)
@@ -60,6 +65,8 @@ def test_no_step_of_a_message_touches_more_pages_after_thousands_of_dead_rows(da
     churn(db, worker, 20)
     before = cheapest(db, worker)
     churn(db, worker, 600)
+    if analysed != "as it comes":
+        db.execute(f"VACUUM ANALYZE outbox.{analysed}")
     after = cheapest(db, worker)
 
     for table in ("position", "lease", "redelivery"):
