@@ -10,11 +10,9 @@ import asyncio
 import logging
 import os
 import random
-import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
@@ -30,6 +28,7 @@ from outbox.database import Database, libpq_url, options
 from outbox.errors import HandlerStuck, SubscriptionNotFound
 from outbox.logs import log
 from outbox.scheduler import Scheduler
+from outbox.signals import Signals
 from outbox.subscription import Subscription
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
@@ -103,7 +102,7 @@ class Worker:
             SchemaOutdated: before anything is touched.
             HandlerStuck: it ended because a handler can't be stopped: run another, in a new process.
         """
-        self._handle_signals()
+        self._signals = Signals(self.stop)
         await self._database.open()
         watching = asyncio.create_task(self._watch_supervisor())
         try:
@@ -169,9 +168,8 @@ class Worker:
             await self._database.persist(partial(schedules.declare, schedule))
         await self._transactions.start()
         self.id = await self._register()
-        self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(
-            self._loop.call_soon_threadsafe, self._timeout.total_seconds(), self._replace_from_outside
+            asyncio.get_running_loop().call_soon_threadsafe, self._timeout.total_seconds(), self._replace_from_outside
         )
         self._consumers = [
             Consumer(subscription, self._database, self._alarm, self._transactions, self._watchdog, self.id)
@@ -263,16 +261,9 @@ class Worker:
         except Exception as error:  # then others find it dead
             log(logging.ERROR, "could not give back what it held", worker=self.id, reason=type(error).__name__)
         log(logging.CRITICAL, "the event loop stands still: the worker is replaced", worker=self.id)
-        if self._asked or self._is_signalled():
+        if self._asked or self._signals.is_waiting():
             os._exit(0)
         self._replace()
-
-    def _is_signalled(self) -> bool:
-        """Does a signal wait for the event loop that stands still? It lies in the pipe by which the loop is woken."""
-        with suppress(AttributeError, OSError):
-            waiting = self._loop._ssock.recv(65536, socket.MSG_PEEK)  # type: ignore[attr-defined]
-            return signal.SIGTERM in waiting or signal.SIGINT in waiting
-        return False
 
     async def _watch_supervisor(self) -> None:
         """Processes that lost their supervisor would go on for ever, unseen."""
@@ -345,11 +336,6 @@ class Worker:
     @property
     def _handling(self) -> int:
         return sum(consumer.running for consumer in self._consumers)
-
-    def _handle_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
 
 
 def _chosen(app: Outbox, only: tuple[str, ...]) -> list[Subscription]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated, NoReturn
 
 import typer
@@ -23,6 +25,13 @@ from outbox.worker import Worker
 _ENVIRONMENT, _FOLDER = dict(os.environ), os.getcwd()
 
 
+class Loop(StrEnum):
+    """What runs the coroutines of a worker."""
+
+    ASYNCIO = "asyncio"
+    UVLOOP = "uvloop"
+
+
 def worker(
     app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the Outbox is, as in shop.messages:app")],
     database_url: DatabaseUrl,
@@ -34,6 +43,9 @@ def worker(
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds without a sign of life after which others take over its messages.")
     ] = 30,
+    loop: Annotated[
+        Loop, typer.Option(envvar="OUTBOX_LOOP", help="The event loop; uvloop makes many coroutines at once faster.")
+    ] = Loop.ASYNCIO,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     log_errors: Annotated[
         bool, typer.Option("--log-errors", help="Log the texts of handlers' errors, which may show what messages hold.")
@@ -49,13 +61,11 @@ def worker(
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise usage(f"--log-level {log_level} is not one of DEBUG, INFO, WARNING, ERROR")
     logs.configure(log_level, log_errors)
+    new_loop = _loop_factory(loop)
     found = load(app)
     if processes > 1:
-        raise typer.Exit(
-            asyncio.run(
-                Supervisor(_for_one(app, only, grace, timeout, log_level, log_errors), processes, database_url).run()
-            )
-        )
+        command = _for_one(app, only, grace, timeout, loop, log_level, log_errors)
+        raise typer.Exit(asyncio.run(Supervisor(command, processes, database_url).run()))
     one = Worker(
         found,
         database_url,
@@ -66,7 +76,18 @@ def worker(
         name,
         _start_anew,
     )
-    asyncio.run(_run(one))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_run(one))
+
+
+def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop]:
+    if loop is Loop.ASYNCIO:
+        return asyncio.new_event_loop
+    try:
+        import uvloop
+    except ImportError:
+        raise usage("--loop uvloop needs uvloop: pip install 'outbox-pg[uvloop]'") from None
+    return uvloop.new_event_loop
 
 
 async def _run(one: Worker) -> None:
@@ -121,10 +142,16 @@ def load(path: str) -> Outbox:
 
 
 def _for_one(
-    app: str, only: list[str] | None, grace: float, timeout: float, log_level: str, log_errors: bool
+    app: str, only: list[str] | None, grace: float, timeout: float, loop: Loop, log_level: str, log_errors: bool
 ) -> list[str]:
     """The command of one process; the database's URL, which may hold a password, goes by the environment."""
     chosen = [part for name in only or () for part in ("--only", name)]
-    settings = {"grace": grace, "timeout": timeout, "log-level": log_level, "supervisor": os.getpid()}
+    settings = {
+        "grace": grace,
+        "timeout": timeout,
+        "loop": loop.value,
+        "log-level": log_level,
+        "supervisor": os.getpid(),
+    }
     chosen += ["--log-errors"] if log_errors else []
     return ["worker", app, *chosen, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]

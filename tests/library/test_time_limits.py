@@ -175,7 +175,10 @@ async def handle(message):
 
 
 @pytest.mark.parametrize("colour", ["def", "async def"])
-def test_a_worker_that_was_asked_to_stop_is_not_replaced(shop: Database, tmp_path: Path, colour: str) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_worker_that_was_asked_to_stop_is_not_replaced(
+    shop: Database, tmp_path: Path, colour: str, loop: str
+) -> None:
     """Its handler hangs, or blocks the event loop; the signal came before that was found out."""
     app = f"""{PREAMBLE}
 @app.subscribe("s", "t", time_limit=timedelta(seconds=1))
@@ -184,7 +187,7 @@ def test_a_worker_that_was_asked_to_stop_is_not_replaced(shop: Database, tmp_pat
     time.sleep(3600)
 """
     publish(shop, "t", 1)
-    with worker(shop.url, tmp_path, app, "--timeout", "3", "--grace", "20") as process:
+    with worker(shop.url, tmp_path, app, "--timeout", "3", "--grace", "20", "--loop", loop) as process:
         wait_for(lambda: seen(shop), "the handler at work")
         assert process.stop(seconds=25) == 0
         assert process.log.count("worker started") == 1

@@ -42,6 +42,22 @@ def test_each_kind_of_handler_gets_each_message_once_under_each_guarantee(
     assert shop.value("SELECT count(*) FROM outbox.worker WHERE retired_at IS NULL") == 0
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_worker_on_uvloop_delivers_and_stops_as_on_asyncio(shop: Database, tmp_path: Path, processes: int) -> None:
+    app = f"""{PREAMBLE}
+
+@app.subscribe("s", "t", concurrency=10)
+async def handle(message):
+    note(type(asyncio.get_running_loop()).__module__)
+"""
+    publish(shop, "t", *range(30))
+    with worker(shop.url, tmp_path, app, "--loop", "uvloop", "--processes", str(processes)) as process:
+        wait_for_rest(shop)
+        assert process.stop() == 0
+    assert seen(shop) == ["uvloop"] * 30
+    assert shop.value("SELECT count(*) FROM outbox.worker WHERE retired_at IS NULL") == 0
+
+
 def test_the_handler_sees_the_message_as_it_was_published(shop: Database, tmp_path: Path) -> None:
     app = PREAMBLE + (
         "@app.subscribe('s', 'orders.*')\n"
