@@ -17,6 +17,7 @@ from outbox.cli import (
     definitions,
     demo,
     doctor,
+    exporter,
     flow,
     migrate,
     publish,
@@ -71,6 +72,7 @@ app.command("seek")(seek.seek)
 app.command("replay")(replay.replay)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
+app.command("exporter")(exporter.exporter)
 app.add_typer(dead.app, name="dead")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(scheduled.app, name="scheduled")

@@ -1,0 +1,60 @@
+"""`outbox exporter`: how a database stands, for Prometheus."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+from prometheus_client import CollectorRegistry
+
+from outbox.cli.options import DatabaseUrl, console, usage
+from outbox.metrics.database import DatabaseCollector
+from outbox.metrics.readings import OWN, READINGS
+from outbox.metrics.server import MetricsServer
+
+
+def exporter(
+    database_url: DatabaseUrl = "",
+    listen: Annotated[str, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz.")] = "127.0.0.1:9630",
+    topics: Annotated[int, typer.Option(min=0, help="So many topics by name, the others together.")] = 100,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a statement may take.")] = 5.0,
+    list: Annotated[bool, typer.Option("--list", help="List the metrics and exit.")] = False,
+) -> None:
+    """Serve metrics of a database; several may run, and show the same."""
+    if list:
+        _list()
+        return
+    if not database_url:
+        raise usage("which database? --database-url, or OUTBOX_DATABASE_URL")
+    collector = DatabaseCollector(database_url, topics, timeout)
+    registry = CollectorRegistry()
+    registry.register(collector)
+    _serve(MetricsServer(_address(listen), registry, collector.is_ready))
+    collector.close()
+
+
+def _serve(server: MetricsServer) -> None:
+    """Until SIGTERM or Ctrl-C."""
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host, port = server.server_address[:2]
+    print(f"metrics at http://{host!s}:{port}/metrics", flush=True)
+    asked.wait()
+    server.shutdown()
+    server.server_close()
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise usage(f"{listen!r} is not HOST:PORT")
+    return host, int(port)
+
+
+def _list() -> None:
+    for metric in (*OWN, *(metric for reading in READINGS for metric in reading.metrics)):
+        console.print(f"{metric.name}\t{metric.kind}\t{metric.help}", soft_wrap=True, highlight=False, markup=False)

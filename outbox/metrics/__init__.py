@@ -1,0 +1,1 @@
+"""What Prometheus scrapes: how a database stands (`database`), over HTTP (`server`)."""
