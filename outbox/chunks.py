@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from outbox.model import Message, Reject
+from outbox.series import NotBegun
 from outbox.subscription import Subscription
-from outbox.transactions import NotBegun
 
 
 class Deferred(Exception):

@@ -51,7 +51,7 @@ def run(operation: Operation[T], connection: Any) -> T:
     try:
         statement = next(operation)
         while True:
-            with _our_errors():
+            with our_errors():
                 rows = execute(statement)
             statement = operation.send(rows)
     except StopIteration as end:
@@ -65,12 +65,24 @@ async def run_async(operation: Operation[T], connection: Any) -> T:
     try:
         statement = next(operation)
         while True:
-            with _our_errors():
+            with our_errors():
                 rows = await execute(statement)
             statement = operation.send(rows)
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def send(operation: Operation[None], connection: psycopg.Connection[Any]) -> None:
+    """Send an operation of one statement, whose rows nobody needs; in pipeline mode without waiting for it."""
+    statement = next(operation)
+    connection.execute(statement.sql, statement.args)
+
+
+async def send_async(operation: Operation[None], connection: psycopg.AsyncConnection[Any]) -> None:
+    """Send an operation of one statement, as `send` does."""
+    statement = next(operation)
+    await connection.execute(statement.sql, statement.args)
 
 
 def _executor(connection: Any) -> Execute:
@@ -151,7 +163,7 @@ def _load_raw(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def our_errors() -> Iterator[None]:
     """Turn the SQLSTATEs of our functions into our exceptions; all other errors pass through."""
     try:
         yield

@@ -194,11 +194,16 @@ class Consumer:
         told = (self._done, self._give_up, watchdog, limit)
         if subscription.is_async:
             return Coroutines(
-                lambda call, post: handling.handle_async(subscription, call, self.worker, transactions, post), *told
+                lambda call, series, post, more: handling.handle_async(
+                    subscription, call, self.worker, series, post, more
+                ),
+                lambda: transactions.async_series(subscription),
+                *told,
             )
         return Threads(
             subscription.concurrency,
-            lambda call, post: handling.handle(subscription, call, self.worker, transactions, post),
+            lambda call, series, post, more: handling.handle(subscription, call, self.worker, series, post, more),
+            lambda: transactions.series(subscription),
             *told,
         )
 

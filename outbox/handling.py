@@ -14,15 +14,14 @@ from typing import Any
 
 from outbox import logs, operations
 from outbox.chunks import Call, Chunk, Deferred, is_final
-from outbox.connection import run, run_async
 from outbox.errors import InvalidOutcome, LeaseLost, OutboxError, TimeLimitExceeded
 from outbox.logs import redact
 from outbox.model import Ack, Message, Reject, Retry
 from outbox.operations import Failure, Settlement, ranges
 from outbox.places import place_of
 from outbox.posts import Interrupted, Post
+from outbox.series import AsyncSeries, NotBegun, Series
 from outbox.subscription import Subscription
-from outbox.transactions import NotBegun, Transactions
 
 #: Characters of an error that are kept in a message's history.
 _TEXT_LIMIT = 2_000
@@ -35,35 +34,40 @@ Outcomes = list[Exception | None]
 
 
 def handle(
-    subscription: Subscription, call: Call, worker: int, transactions: Transactions, post: Post
+    subscription: Subscription, call: Call, worker: int, series: Series | None, post: Post, more: bool
 ) -> Outcomes | None:
-    """Make a call: for each message None if it is done, else why not. None for all: they are to be tried one by one."""
+    """Make a call: for each message None if it is done, else why not. None for all: they are to be tried one by one.
+
+    Args:
+        series: of the transactions that the handler asks for.
+        more: will another call follow at once?
+    """
     try:
-        if subscription.wants is None:
+        if series is None or subscription.wants is None:
             return _talk(subscription, call, {}, post)
-        kind, parameter = subscription.wants
-        with transactions.open(kind, subscription.pipeline) as transaction:
-            post.connection = transactions.driver_connection(transaction)
-            outcomes = _talk(subscription, call, {parameter: transaction}, post)
+        _, parameter = subscription.wants
+        with series.begin(more) as transaction:
+            post.connection = transaction.connection
+            outcomes = _talk(subscription, call, {parameter: transaction.given}, post)
             if settlement := _settlement(subscription, call, outcomes):
-                run(operations.settle(worker, settlement, durable=True), transaction)
+                transaction.last = operations.settle(worker, settlement, durable=True)
         return outcomes
     except BaseException as error:  # whatever it is, the thread goes on with the next message
         return failed(subscription, call.messages, Interrupted() if post.interrupted else error)
 
 
 async def handle_async(
-    subscription: Subscription, call: Call, worker: int, transactions: Transactions, post: Post
+    subscription: Subscription, call: Call, worker: int, series: AsyncSeries | None, post: Post, more: bool
 ) -> Outcomes | None:
     """Make a call with coroutines; returns as `handle` does."""
     try:
-        if subscription.wants is None:
+        if series is None or subscription.wants is None:
             return await _talk_async(subscription, call, {}, post)
-        kind, parameter = subscription.wants
-        async with transactions.open_async(kind, subscription.pipeline) as transaction:
-            outcomes = await _talk_async(subscription, call, {parameter: transaction}, post)
+        _, parameter = subscription.wants
+        async with series.begin(more) as transaction:
+            outcomes = await _talk_async(subscription, call, {parameter: transaction.given}, post)
             if settlement := _settlement(subscription, call, outcomes):
-                await run_async(operations.settle(worker, settlement, durable=True), transaction)
+                transaction.last = operations.settle(worker, settlement, durable=True)
         return outcomes
     except BaseException as error:
         if _is_cancelled(error, post):

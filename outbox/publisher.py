@@ -187,16 +187,16 @@ class Publisher:
 
     def _run(self, operation: Operation[T], connection: Any) -> T | Awaitable[T]:
         """Run it on the caller's connection: the result, or an awaitable of it."""
-        operation = self._on_checked_schema(operation)
+        if not self._schema_checked:
+            operation = self._on_checked_schema(operation)
         if connections.is_async(connection):
             return connections.run_async(operation, connection)
         return connections.run(operation, connection)
 
     def _on_checked_schema(self, operation: Operation[T]) -> Operation[T]:
-        """The operation, after a look at the schema's version the first time."""
-        if not self._schema_checked:
-            yield from operations.check_schema()
-            self._schema_checked = True
+        """The operation, after a look at the schema's version."""
+        yield from operations.check_schema()
+        self._schema_checked = True
         return (yield from operation)
 
 

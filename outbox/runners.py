@@ -8,30 +8,36 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 
 from outbox import handling
 from outbox.chunks import Call, Chunk
 from outbox.handling import Outcomes
 from outbox.posts import GiveUp, Post, TaskPost, ThreadPost
+from outbox.series import AsyncSeries, Series
 from outbox.watchdog import Watchdog
 
 Done = Callable[[Chunk], None]
 
 
 class Threads:
-    """Runs a sync handler in `size` threads. They are daemons: a handler that hangs can't keep the process alive."""
+    """Runs a sync handler in `size` threads. They are daemons: a handler that hangs can't keep the process alive.
+
+    Args:
+        series: makes the transactions of a chunk; None: the handler asks for none.
+    """
 
     def __init__(
         self,
         size: int,
-        handle: Callable[[Call, Post], Outcomes | None],
+        handle: Callable[[Call, Series | None, Post, bool], Outcomes | None],
+        series: Callable[[], AbstractContextManager[Series | None]],
         done: Done,
         give_up: GiveUp,
         watchdog: Watchdog,
         limit: float | None,
     ) -> None:
-        self._handle, self._done, self._give_up = handle, done, give_up
+        self._handle, self._series, self._done, self._give_up = handle, series, done, give_up
         self._watchdog, self._limit = watchdog, limit
         self._loop = asyncio.get_running_loop()
         self._chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
@@ -53,13 +59,14 @@ class Threads:
             self._watchdog.watch(post)
         while (chunk := self._chunks.get()) is not None:
             began = time.perf_counter()
-            while call := chunk.next_call():
-                post.take(chunk, call)
-                if call.apart:
-                    handling.handle_apart(chunk.subscription, chunk, call, post)
-                    chunk.note_apart(call)
-                else:
-                    chunk.note(call, self._handle(call, post))
+            with self._series() as series:
+                while call := chunk.next_call():
+                    post.take(chunk, call)
+                    if call.apart:
+                        handling.handle_apart(chunk.subscription, chunk, call, post)
+                        chunk.note_apart(call)
+                    else:
+                        chunk.note(call, self._handle(call, series, post, bool(chunk.calls)))
             chunk.seconds = time.perf_counter() - began
             self._tell(self._done, chunk)
 
@@ -69,17 +76,18 @@ class Threads:
 
 
 class Coroutines:
-    """Runs an async handler in tasks of the event loop."""
+    """Runs an async handler in tasks of the event loop; `series` as `Threads` has it."""
 
     def __init__(
         self,
-        handle: Callable[[Call, Post], Awaitable[Outcomes | None]],
+        handle: Callable[[Call, AsyncSeries | None, Post, bool], Awaitable[Outcomes | None]],
+        series: Callable[[], AbstractAsyncContextManager[AsyncSeries | None]],
         done: Done,
         give_up: GiveUp,
         watchdog: Watchdog,
         limit: float | None,
     ) -> None:
-        self._handle, self._done, self._give_up = handle, done, give_up
+        self._handle, self._series, self._done, self._give_up = handle, series, done, give_up
         self._watchdog, self._limit = watchdog, limit
         self._loop = asyncio.get_running_loop()
         self._posts: dict[asyncio.Task[None], TaskPost] = {}
@@ -109,13 +117,14 @@ class Coroutines:
 
     async def _run(self, chunk: Chunk, post: TaskPost) -> None:
         began = time.perf_counter()
-        while call := chunk.next_call():
-            post.take(chunk, call)
-            if call.apart:
-                await handling.handle_apart_async(chunk.subscription, chunk, call, post)
-                chunk.note_apart(call)
-            else:
-                chunk.note(call, await self._handle(call, post))
+        async with self._series() as series:
+            while call := chunk.next_call():
+                post.take(chunk, call)
+                if call.apart:
+                    await handling.handle_apart_async(chunk.subscription, chunk, call, post)
+                    chunk.note_apart(call)
+                else:
+                    chunk.note(call, await self._handle(call, series, post, bool(chunk.calls)))
         chunk.seconds = time.perf_counter() - began
         self._done(chunk)
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any
 
 import psycopg
 import psycopg_pool
 import sqlalchemy
-from psycopg.pq import TransactionStatus
-from sqlalchemy import event, orm
+from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox.database import options, sqlalchemy_url, without_prepared_statements, without_prepared_statements_async
-from outbox.errors import OutboxError
-
-
-class NotBegun(OutboxError):
-    """Raised when a handler's transaction can't be opened: the handler was not called. The cause says why."""
-
-
-class HandlerTransactionError(OutboxError):
-    """Raised when a handler did to its transaction what is the worker's to do, or went on in one that had failed."""
+from outbox.series import (
+    AsyncConnectionSeries,
+    AsyncSeries,
+    AsyncSessionSeries,
+    ConnectionSeries,
+    Series,
+    SessionSeries,
+)
+from outbox.subscription import Subscription
 
 
 class Transactions:
-    """Opens transactions of the kinds that handlers ask for; one commits if its handler returns, else it rolls back.
+    """The pools, engines and factories of what handlers ask for.
 
     Args:
         url: where the outbox's tables are.
@@ -79,68 +78,25 @@ class Transactions:
         if self._async_pool:
             await self._async_pool.open()
 
-    @contextmanager
-    def open(self, kind: Any, pipeline: bool = False) -> Iterator[Any]:
-        """Open an `orm.Session` or a `psycopg.Connection` with its transaction begun, in pipeline mode if asked.
-
-        Raises:
-            NotBegun: it could not be opened.
-            HandlerTransactionError: the handler committed, or swallowed the error of a statement.
-        """
-        if kind is orm.Session:
+    def series(self, subscription: Subscription) -> AbstractContextManager[Series | None]:
+        """The transactions of a chunk of calls, of the kind that the handler asks for; None if it asks for none."""
+        if subscription.wants is None:
+            return nullcontext()
+        if subscription.wants[0] is orm.Session:
             assert self._session_factory is not None
-            with self._session_factory() as session:
-                with _beginning():
-                    session.connection()
-                guard = _CommitGuard(session)
-                yield session
-                _refuse_failed(session.connection().connection.driver_connection)
-                guard.lifted = True
-                session.commit()
-        else:
-            assert self._pool is not None
-            with ExitStack() as stack:
-                with _beginning():
-                    connection = stack.enter_context(self._pool.connection())
-                    if pipeline:
-                        stack.enter_context(connection.pipeline())
-                    stack.enter_context(connection.transaction())
-                yield connection
-                _refuse_failed(connection)
+            return SessionSeries(self._session_factory)
+        assert self._pool is not None
+        return ConnectionSeries(self._pool, subscription.pipeline)
 
-    def driver_connection(self, transaction: Any) -> psycopg.Connection[Any] | None:
-        """The connection of an open sync transaction, whose query can be cancelled from another thread."""
-        found = (
-            transaction.connection().connection.driver_connection
-            if isinstance(transaction, orm.Session)
-            else transaction
-        )
-        return found if isinstance(found, psycopg.Connection) else None
-
-    @asynccontextmanager
-    async def open_async(self, kind: Any, pipeline: bool = False) -> AsyncIterator[Any]:
-        """Open an `AsyncSession` or a `psycopg.AsyncConnection` with its transaction begun. Raises as `open` does."""
-        if kind is sqlalchemy_async.AsyncSession:
+    def async_series(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncSeries | None]:
+        """The transactions of a chunk, for a handler that is a coroutine; None if it asks for none."""
+        if subscription.wants is None:
+            return nullcontext()
+        if subscription.wants[0] is sqlalchemy_async.AsyncSession:
             assert self._async_session_factory is not None
-            async with self._async_session_factory() as session:
-                with _beginning():
-                    await session.connection()
-                guard = _CommitGuard(session.sync_session)
-                yield session
-                raw = await (await session.connection()).get_raw_connection()
-                _refuse_failed(raw.driver_connection)
-                guard.lifted = True
-                await session.commit()
-        else:
-            assert self._async_pool is not None
-            async with AsyncExitStack() as stack:
-                with _beginning():
-                    connection = await stack.enter_async_context(self._async_pool.connection())
-                    if pipeline:
-                        await stack.enter_async_context(connection.pipeline())
-                    await stack.enter_async_context(connection.transaction())
-                yield connection
-                _refuse_failed(connection)
+            return AsyncSessionSeries(self._async_session_factory)
+        assert self._async_pool is not None
+        return AsyncConnectionSeries(self._async_pool, subscription.pipeline)
 
     async def close(self) -> None:
         """Close what was opened; what a handler still uses is closed when it comes back."""
@@ -152,34 +108,3 @@ class Transactions:
             self._engine.dispose()
         if self._async_engine:
             await self._async_engine.dispose()
-
-
-@contextmanager
-def _beginning() -> Iterator[None]:
-    """Whatever fails here fails before the handler is called."""
-    try:
-        yield
-    except Exception as error:
-        raise NotBegun("the handler's transaction could not be opened") from error
-
-
-class _CommitGuard:
-    """Refuses a handler's own commits, which would part its effects from the settlement."""
-
-    def __init__(self, session: orm.Session) -> None:
-        self.lifted = False
-        event.listen(session, "before_commit", self._refuse)
-
-    def _refuse(self, session: orm.Session) -> None:
-        if not self.lifted:
-            raise HandlerTransactionError("the handler must not commit its session: the worker does, when it returns")
-
-
-def _refuse_failed(driver_connection: Any) -> None:
-    """COMMIT in a transaction that failed is a silent ROLLBACK: the message would be done, and its effects gone."""
-    info = getattr(driver_connection, "info", None)
-    if getattr(info, "transaction_status", None) == TransactionStatus.INERROR:
-        raise HandlerTransactionError(
-            "a statement failed and the handler went on: its transaction can only roll back. "
-            "Put such a statement into a savepoint (begin_nested, or connection.transaction())"
-        )

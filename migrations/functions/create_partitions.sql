@@ -6,6 +6,7 @@ AS $$
 BEGIN
     PERFORM outbox.create_partition(topic.id, number, priority, topic.generation, topic.retention)
     FROM generate_series(0, topic.partitions - 1) AS number, generate_series(0, topic.max_priority) AS priority;
+    PERFORM outbox.note_homes(topic.id);
     PERFORM outbox.adopt(s.id, false) FROM outbox.subscription s
     WHERE EXISTS (SELECT FROM outbox.binding b
                   WHERE b.subscription_id = s.id AND outbox.topic_matches(topic.name, b.pattern));

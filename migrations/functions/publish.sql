@@ -22,16 +22,16 @@ DECLARE
     live smallint[];
     slots smallint[];
     xid xid8;
-    hash bigint := outbox.key_hash(publish.key);
 BEGIN
     FOR try IN 1..2 LOOP
-        SELECT t.id, p.id, p.sequence, outbox.slot(r.first_slot, r.slots, r.slot_width), t.deduplication_window, t.guards
+        SELECT t.id, t.homes[t.place], t.sequences[t.place], outbox.slot(t.first_slot, t.slots, t.slot_width),
+               t.deduplication_window, t.guards
         INTO topic_id, home, sequence, slot, remembered, guards
-        FROM outbox.topic t
-        JOIN outbox.retention r ON r.name = t.retention
-        JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(publish.priority, t.max_priority)
-                               AND p.number = hash % t.partitions AND p.generation = t.generation
-        WHERE t.name = publish.topic AND publish.priority BETWEEN 0 AND 9;
+        FROM (SELECT t.*, 1 + least(publish.priority, t.max_priority) * t.partitions
+                            + outbox.partition_number(publish.key, t.partitions) AS place
+              FROM outbox.topic t
+              WHERE t.name = publish.topic AND publish.priority BETWEEN 0 AND 9
+              OFFSET 0) AS t;
         EXIT WHEN FOUND;
         PERFORM outbox.route(publish.topic, publish.priority);  -- declares it, or says what is wrong
     END LOOP;
@@ -59,5 +59,7 @@ BEGIN
     INSERT INTO outbox.message (slot, partition_id, "offset", xid, published_at, key, headers, payload, body, expires_at)
     VALUES (slot, publish.partition_id, publish."offset", xid, clock_timestamp(),
             publish.key, publish.headers, publish.payload, publish.body, clock_timestamp() + publish.ttl);
-    PERFORM outbox.wake(topic_id);
+    IF NOT outbox.nobody_sleeps(topic_id) THEN
+        PERFORM outbox.wake(topic_id);
+    END IF;
 END $$;

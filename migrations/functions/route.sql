@@ -11,15 +11,11 @@ BEGIN
         RAISE EXCEPTION 'priority % is not between 0 and 9', route.priority USING ERRCODE = 'OB007';
     END IF;
     FOR try IN 1..2 LOOP
-        SELECT t.id, array_agg(p.id ORDER BY p.number), array_agg(p.sequence ORDER BY p.number),
-               outbox.slot(r.first_slot, r.slots, r.slot_width), t.deduplication_window, t.guards
+        SELECT t.id, t.homes[t.before + 1 : t.before + t.partitions], t.sequences[t.before + 1 : t.before + t.partitions],
+               outbox.slot(t.first_slot, t.slots, t.slot_width), t.deduplication_window, t.guards
         INTO topic_id, partition_ids, sequences, slot, remembered, guards
-        FROM outbox.topic t
-        JOIN outbox.retention r ON r.name = t.retention
-        JOIN outbox.partition p ON p.topic_id = t.id AND p.priority = least(route.priority, t.max_priority)
-                               AND p.generation = t.generation
-        WHERE t.name = route.topic
-        GROUP BY t.id, r.name;
+        FROM (SELECT t.*, least(route.priority, t.max_priority) * t.partitions AS before
+              FROM outbox.topic t WHERE t.name = route.topic) AS t;
         EXIT WHEN FOUND;
         IF current_setting('outbox.declare_topics', true) = 'off' THEN
             RAISE EXCEPTION 'topic "%" is not declared', route.topic

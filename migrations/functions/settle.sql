@@ -22,19 +22,24 @@ BEGIN
     END IF;
 
     IF settle.offsets IS NULL AND failures IS NULL THEN
+        DELETE FROM outbox.lease l WHERE l.id = ANY (leases) AND l.worker_id = worker AND NOT l.redelivered;
+        GET DIAGNOSTICS held = ROW_COUNT;
+        IF held = cardinality(leases) THEN  -- the usual case: nobody waits for them
+            RETURN;
+        END IF;
         WITH settled AS (
             DELETE FROM outbox.lease l WHERE l.id = ANY (leases) AND l.worker_id = worker RETURNING l.*
         ), retried AS (
             DELETE FROM outbox.redelivery r USING settled s
             CROSS JOIN LATERAL outbox.redelivery_of(s.subscription_id, s.partition_id, lower(s.offsets), s.id) AS own (row)
-            WHERE s.redelivered AND r.ctid = own.row
+            WHERE r.ctid = own.row
             RETURNING r.subscription_id, r.partition_id, r.lane
         )
         SELECT (SELECT count(*) FROM settled) AS held, array_agg(subscription_id) AS subscription_ids,
                array_agg(partition_id) AS partition_ids, array_agg(lane) AS lanes
         INTO lanes
         FROM retried WHERE lane IS NOT NULL;
-        held := lanes.held;
+        held := held + lanes.held;
         IF held IS DISTINCT FROM cardinality(leases) THEN
             PERFORM outbox.raise_lease_lost(worker, leases);
         END IF;

@@ -3,4 +3,4 @@ CREATE FUNCTION outbox.slot(
     first_slot smallint, slots smallint, slot_width interval, now timestamptz DEFAULT clock_timestamp()
 ) RETURNS smallint
 LANGUAGE sql VOLATILE
-RETURN (first_slot + floor(extract(epoch FROM now) / extract(epoch FROM slot_width))::bigint % slots)::smallint;
+RETURN (first_slot + floor(date_part('epoch', now) / date_part('epoch', slot_width))::bigint % slots)::smallint;

@@ -4,13 +4,8 @@
 CREATE FUNCTION outbox.wake(topic_id int) RETURNS void
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    lock bigint := outbox.wake_lock(topic_id);
 BEGIN
-    -- in one expression: a cancelled statement must not leave the lock behind
-    IF (CASE WHEN pg_try_advisory_lock(lock) THEN pg_advisory_unlock(lock) ELSE false END) THEN
-        RETURN;
-    ELSIF current_setting('outbox.notify', true) IS DISTINCT FROM 'off' THEN
+    IF NOT outbox.nobody_sleeps(topic_id) AND current_setting('outbox.notify', true) IS DISTINCT FROM 'off' THEN
         PERFORM pg_notify('outbox', topic_id::text);
     END IF;
 END $$;

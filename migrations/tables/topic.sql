@@ -11,6 +11,11 @@ CREATE TABLE outbox.topic (
     deduplication_window interval NOT NULL DEFAULT interval '7 days'
         CHECK (deduplication_window BETWEEN interval '1 second' AND interval '28 days'),
     guards int[],
+    homes int[],
+    sequences regclass[],
+    first_slot smallint,
+    slots smallint,
+    slot_width interval,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -25,3 +30,10 @@ COMMENT ON COLUMN outbox.topic.deduplication_window IS
 
 COMMENT ON COLUMN outbox.topic.guards IS
     'Subscriptions that read it and whose full backlog rejects a publish. NULL: none. Kept by note_bindings().';
+
+COMMENT ON COLUMN outbox.topic.homes IS
+    'The partitions that are written, priority after priority: all that a publish must know lies in one row. Kept by note_homes().';
+
+COMMENT ON COLUMN outbox.topic.sequences IS 'Those of the homes.';
+
+COMMENT ON COLUMN outbox.topic.slot_width IS 'With first_slot and slots, as its retention class has them. Kept by note_slots().';

@@ -13,11 +13,11 @@ deduplication inbox scheduled schedule tick allowance loss owner capture
 FUNCTIONS = """
 schema_version wake_lock turn_lock key_hash partition_number topic_matches require_own_transaction log_end open_xids
 subscription_id place older_partitions has_older without_cursor guards_of has_conditions adopt note_bindings
-create_partition create_partitions declare_topic alter_topic
+create_partition note_homes note_slots create_partitions declare_topic alter_topic
 subscribe configure check_filter filter_problem require_read_committed lock_subscriptions take_turns partitions_of
 offset_at parse_start start_target require_one_partition bind chosen_partitions move_cursors seek seek_to
 drop_cursors unbind unsubscribe define_one define
-wake slot route start_backfill add_to_backfill backfill
+nobody_sleeps wake slot route start_backfill add_to_backfill backfill
 key_slot slot_lock enter_slot known_key known_keys claim_keys once
 require_room publish publish_unique publish_many
 lane_of lane_is_taken is_next is_in_order leave_lanes stuck_lanes mend_lanes change_order

@@ -547,3 +547,20 @@ def test_messages_are_carried_forward_or_stay_where_they_are(database: Database,
     (held_by,) = rotate(db, START + 7 * DAY)
     assert "pid" in str(held_by)
     assert stored(db) == ["a"]
+
+
+@pytest.mark.parametrize("declares_first", [True, False])
+def test_a_topic_that_is_declared_while_its_class_changes_is_written_by_the_new_width(
+    database: Database, db, declares_first: bool
+) -> None:
+    statements = ["SELECT outbox.declare_topic('t')", "SELECT outbox.set_retention('standard', interval '60 days')"]
+    one, other = statements if declares_first else reversed(statements)
+    first = database.connect()
+    first.execute(one)
+    later = Later(database.connect(autocommit=True), other).wait_until_it_waits(database)
+    first.commit()
+    later.join()
+    assert value(
+        db, "SELECT t.slot_width = r.slot_width FROM outbox.topic t JOIN outbox.retention r ON r.name = 'standard'"
+    )
+    assert value(db, "SELECT slot_width = interval '10 days' FROM outbox.topic")

@@ -56,6 +56,7 @@ def _subscribe() -> None:
     handler: Any = handle_or_retry if work.retry_one_in else handle
     if work.kind in ("effect", "effects"):
         settings["guarantee"] = "exactly-once"
+        settings["pipeline"] = bool(os.environ.get("BENCHMARK_PIPELINE"))
         handler = insert
     if work.kind == "effects":
         settings |= {"batch": work.batch, "pipeline": True}
