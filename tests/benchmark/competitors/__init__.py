@@ -14,6 +14,7 @@ _WHERE = {
     "outbox (one by one)": ("outbox", "one_by_one"),
     "outbox (4 partitions)": ("outbox", "four_partitions"),
     "outbox (1000 topics)": ("outbox", "thousand_topics"),
+    "dramatiq on outbox": ("dramatiq_outbox", "DramatiqOutbox"),
     "outbox (0 subscriptions)": ("outbox", "nobody"),
     "outbox (10 subscriptions)": ("outbox", "ten_subscriptions"),
     "outbox (100 subscriptions)": ("outbox", "hundred_subscriptions"),
