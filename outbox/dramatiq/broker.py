@@ -203,7 +203,7 @@ class PostgresBroker(Broker):
             if not left:
                 return
             if deadline is not None and time.monotonic() >= deadline:
-                raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]
+                raise QueueJoinTimeout(queue_name)
             time.sleep(interval / 1000)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:

@@ -55,7 +55,7 @@ class Pool:
             with self._opened().connection() as connection:
                 return connections.run(operation, connection)
         except psycopg_pool.PoolTimeout as error:
-            raise ConnectionFailed(f"no connection to the database within {_PATIENCE:.0f} s") from error  # type: ignore[no-untyped-call]
+            raise ConnectionFailed(f"no connection to the database within {_PATIENCE:.0f} s") from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if broken := _as_broken(error):
                 raise broken from error
@@ -106,5 +106,5 @@ def _as_broken(error: psycopg.Error) -> BrokerConnectionError | None:
     state = error.sqlstate
     if state is None or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05"):
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return ConnectionClosed(f"the connection to the database broke: {text}")  # type: ignore[no-untyped-call]
+        return ConnectionClosed(f"the connection to the database broke: {text}")
     return None

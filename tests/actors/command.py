@@ -44,8 +44,8 @@ class Command:
 
     def workers(self) -> list[int]:
         """The pids of its worker processes."""
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
-        return [int(pid) for pid in found.stdout.split()]
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
 
     def kill(self, count: int | None = None) -> int:
         """SIGKILL so many of its worker processes; returns how many."""

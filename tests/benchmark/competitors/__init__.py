@@ -14,7 +14,6 @@ _WHERE = {
     "outbox (one by one)": ("outbox", "one_by_one"),
     "outbox (4 partitions)": ("outbox", "four_partitions"),
     "outbox (1000 topics)": ("outbox", "thousand_topics"),
-    "dramatiq on outbox": ("dramatiq_outbox", "DramatiqOutbox"),
     "outbox (0 subscriptions)": ("outbox", "nobody"),
     "outbox (10 subscriptions)": ("outbox", "ten_subscriptions"),
     "outbox (100 subscriptions)": ("outbox", "hundred_subscriptions"),
@@ -23,12 +22,13 @@ _WHERE = {
     "SKIP LOCKED": ("hand_written", "SkipLocked"),
 }
 
-#: Other products: name in the tables → as above.
+#: Other products, and our broker for dramatiq beside its others: name in the tables → as above.
 _PEERS = {
     "pgmq": ("pgmq", "Pgmq"),
     "PgQue": ("pgque", "PgQue"),
     "pgqueuer": ("pgqueuer", "PgQueuer"),
     "procrastinate": ("procrastinate", "Procrastinate"),
+    "dramatiq on outbox": ("dramatiq_outbox", "DramatiqOutbox"),
     "dramatiq-postgres": ("dramatiq_postgres", "DramatiqPostgres"),
     "dramatiq on RabbitMQ": ("dramatiq_rabbitmq", "DramatiqRabbitMQ"),
 }

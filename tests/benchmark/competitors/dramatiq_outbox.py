@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class InTransaction(ActorPublisher):
-    """One commit for the order and the message; sends in bulk are committed one by one, as dramatiq's are."""
+    """One commit for the order and the message, or for many messages."""
 
     def __init__(self, connection: psycopg.Connection[Any], broker: PostgresBroker) -> None:
         super().__init__(connection, broker)
@@ -35,6 +35,10 @@ class InTransaction(ActorPublisher):
             self._connection.commit()
         else:
             self._connection.rollback()
+
+    def many(self, payloads: Sequence[dict[str, Any]]) -> None:
+        with self._connection.transaction(), self._broker.transaction(self._connection):
+            super().many(payloads)
 
 
 class DramatiqOutbox(Peer):
