@@ -83,7 +83,8 @@ class PostgresBroker(Broker):
         self.queues: set[str] = set()
         self._connection, self._priority, self._limits = connection, priority, limits or Limits()
         self._sending = Sending()
-        self._declared: set[str] = set()
+        #: Queues that are in the database; and those that were declared as one does that works.
+        self._declared: set[tuple[str, bool]] = set()
         self._lock = Lock()
         self._process: WorkerProcess | None = None
         #: queue → the error of a dead letter that no `join` has raised yet; None: they are not kept.
@@ -131,7 +132,7 @@ class PostgresBroker(Broker):
         if queue != queue_name:
             return IdleConsumer(timeout)
         self.declare_queue(queue)
-        self._ensure(queue)
+        self._ensure(queue, works=True)
         with self._lock:
             if self._process is None:
                 self._process = WorkerProcess(self.pool.url, self.timeout)
@@ -229,11 +230,11 @@ class PostgresBroker(Broker):
         if process is not None:
             process.stop()
 
-    def _ensure(self, queue: str) -> None:
+    def _ensure(self, queue: str, works: bool = False) -> None:
         """Create a queue in the database, outside of the caller's transaction: a rollback must not undo it."""
-        if queue not in self._declared:
-            queues.declare(self.pool, self.topic(queue), self.max_attempts)
-            self._declared.add(queue)
+        if (queue, works) not in self._declared:
+            queues.declare(self.pool, self.topic(queue), self.max_attempts, works)
+            self._declared |= {(queue, works), (queue, False)}
 
     def _send(self, sealed: envelope.Envelope) -> None:
         connection, processed = self._sending.connection, self._sending.processed

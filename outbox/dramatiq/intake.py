@@ -69,7 +69,8 @@ class Intake:
         self._prefetch = 0
         self._handed = 0
         self._done = 0
-        self._is_stalled = False
+        #: Is the loop waiting for room, and dramatiq's thread for messages to be done?
+        self._is_stalled = self._full = False
         #: Messages that are done in a second, of late.
         self._rate = 0.0
         self._counted, self._counted_at = 0, time.monotonic()
@@ -120,8 +121,6 @@ class Intake:
             self._full and self._handed > self._prefetch - max(1, self._prefetch // _STEP)
         )
         return not self._full
-
-    _full = False
 
     # the event loop
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from outbox import housekeeping, operations
+from outbox import housekeeping, logs, operations
 from outbox.alarm import Alarm
 from outbox.database import Database
 from outbox.dramatiq import keeping, kin
@@ -43,6 +43,7 @@ class WorkerProcess:
     """
 
     def __init__(self, url: str, timeout: timedelta) -> None:
+        logs.show_fields()
         self.id = 0
         self._url, self._timeout = url, timeout
         self._intakes: dict[str, Intake] = {}
@@ -106,7 +107,12 @@ class WorkerProcess:
                 await loop()
                 return
             except Exception as error:
-                log(logging.ERROR, "failed, and begins anew", what=loop.__qualname__, reason=repr(error))
+                log(
+                    logging.ERROR,
+                    "failed, and begins anew",
+                    what=getattr(loop, "__qualname__", loop),
+                    reason=repr(error),
+                )
                 logging.getLogger("outbox").debug("failed", exc_info=True)
             await asyncio.sleep(_AGAIN)
 
@@ -122,7 +128,7 @@ class WorkerProcess:
     def _ring(self) -> None:
         """Something of ours was settled: a suspect, or a retry's time, may be next."""
         self._scheduler.rung.set()
-        for intake in self._intakes.values():
+        for intake in [*self._intakes.values()]:  # other threads add to them
             intake.rung.set()
 
     async def _beat(self) -> None:
@@ -167,7 +173,7 @@ class WorkerProcess:
         self._settler.forget()
         await self._register()
         self._lost.clear()
-        for intake in self._intakes.values():
+        for intake in [*self._intakes.values()]:
             intake.abandon()
 
     async def _keep(self) -> None:

@@ -33,15 +33,16 @@ class Counts(NamedTuple):
         return self.waiting + self.retrying + self.in_flight + self.delayed
 
 
-def declare(pool: Pool, name: str, max_attempts: int) -> None:
-    """Create a queue's topic and the subscription that reads it, unless they are there.
+def declare(pool: Pool, name: str, max_attempts: int, works: bool) -> None:
+    """Create a queue's topic and the subscription that reads it, unless they are there; who works sets its attempts.
 
     Who may only publish creates the topic; the first worker then finds all that was sent since.
     """
     with suppress(InvalidDeclaration):  # it exists with other settings: somebody wanted it so
         pool.run(operations.declare_topic(name, 1, HIGHEST_PRIORITY, None, "standard", None))
     with suppress(psycopg.errors.InsufficientPrivilege):
-        pool.run(operations.subscribe(name, "at-least-once", max_attempts, None))
+        if works or not pool.run(_exists(name)):
+            pool.run(operations.subscribe(name, "at-least-once", max_attempts, None))
         pool.run(operations.bind(name, Binding(name), "first"))
 
 
@@ -65,6 +66,11 @@ def _count(namespace: str, queue: str) -> Operation[Counts]:
         (namespace, queue),
     )
     return Counts(*(number or 0 for number in rows[0]))
+
+
+def _exists(name: str) -> Operation[bool]:
+    rows = yield Statement("SELECT EXISTS (SELECT FROM outbox.subscription s WHERE s.name = %s)", (name,))
+    return bool(rows[0][0])
 
 
 def _flush(name: str) -> Operation[int]:

@@ -58,7 +58,7 @@ class PostgresBackend(ResultBackend):
         key = self.build_message_key(message)
         for _ in _looks((DEFAULT_TIMEOUT if timeout is None else timeout) / 1000 if block else None):
             if (result := self._get(key)) is not Missing:
-                return self.unwrap_result(result)
+                return self.unwrap_result(result)  # type: ignore[no-untyped-call]
         raise (ResultTimeout if block else ResultMissing)(message)
 
     def _get(self, message_key: str) -> Any:

@@ -169,14 +169,15 @@ def test_what_was_pulled_for_fast_actors_goes_back_when_they_become_slow(broker:
         work.send()
     with working(broker, threads=2):
         intake = _intake(broker)
-        wait_for(lambda: len(intake._buffer) > 16, "more pulled than dramatiq prefetches")
+        wait_for(lambda: len(intake._buffer) > 30, "more pulled than dramatiq prefetches")
         is_slow.set()
-        wait_for(lambda: broker.count("default").in_flight <= 16, "what is too much goes back")
+        wait_for(lambda: broker.count("default").in_flight <= 20, "what is too much goes back")
         go_on.set()
         broker.join("default", timeout=30_000)
 
 
 def _intake(broker: PostgresBroker) -> Intake:
+    wait_for(lambda: broker._process, "a consumer")
     assert broker._process is not None
     return broker._process.intake("dramatiq.default")
 
