@@ -15,6 +15,7 @@ from dramatiq.errors import ActorNotFound
 from outbox.dramatiq import PostgresBroker
 from outbox.dramatiq.intake import Intake
 from tests.actors.work import working
+from tests.servers import PgBouncer
 from tests.shop_floor import Database, outbox, wait_for
 
 
@@ -297,3 +298,15 @@ def test_dramatiqs_worker_and_ours_serve_one_database(
     db.execute("SELECT outbox.register('ours', '{audit}')")
     pulled = "SELECT payload ->> 'actor_name' FROM outbox.pull('audit', (SELECT max(id) FROM outbox.worker))"
     assert db.execute(pulled).fetchall() == [("note",)]
+
+
+def test_it_works_behind_pgbouncer(one_database: Database, pgbouncer: PgBouncer, seen: list[Any]) -> None:
+    broker = PostgresBroker(pgbouncer.url(one_database.name))
+    actor = dramatiq.actor(seen.append, actor_name="note", broker=broker)
+    with working(broker):
+        for number in range(50):
+            actor.send(number)
+        actor.send_with_options(args=(50,), delay=100)
+        broker.join("default", timeout=30_000)
+    broker.close()
+    assert sorted(seen) == [*range(51)]
