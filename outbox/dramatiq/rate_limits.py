@@ -43,12 +43,7 @@ class PostgresBackend(RateLimiterBackend):
 
     def incr_and_sum(self, key: str, keys: Callable[[], list[str]], amount: int, maximum: int, ttl: int) -> bool:
         """Add to a counter, unless the sum of many would exceed the maximum; false: it would."""
-        return self.pool.run(
-            _ask(
-                "SELECT outbox.move_counter_within(%s, %s, %s, %s, %s)",
-                key, list(keys()), amount, maximum, _milliseconds(ttl),
-            )
-        )  # fmt: skip  # in the order of the parameters
+        return self.pool.run(_move_within(key, keys, amount, maximum, _milliseconds(ttl)))
 
     def wait(self, key: str, timeout: int | None) -> bool:
         """Wait until `wait_notify` was called for a key; false: it was not, within so many milliseconds."""
@@ -77,6 +72,13 @@ def _event(key: str) -> str:
 
 def _milliseconds(ttl: int) -> timedelta:
     return timedelta(milliseconds=ttl)
+
+
+def _move_within(key: str, keys: Callable[[], list[str]], amount: int, maximum: int, ttl: timedelta) -> Operation[bool]:
+    """The keys are asked for when there is a connection: they may be of the present second."""
+    return (
+        yield from _ask("SELECT outbox.move_counter_within(%s, %s, %s, %s, %s)", key, [*keys()], amount, maximum, ttl)
+    )
 
 
 def _ask(sql: str, *args: object) -> Operation[bool]:
