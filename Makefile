@@ -5,7 +5,7 @@ ARGS ?=
 # Where `make bench` writes a line for each run.
 BENCH ?= benchmark.jsonl
 
-.PHONY: demo test lint stress chaos mutate bench bench-quick bench-charts clean
+.PHONY: demo test lint stress chaos kill-actors mutate bench bench-quick bench-charts clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("outbox needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -34,6 +34,9 @@ stress: $(VENV)/ready  ## the engine under everything at once; ARGS='seconds see
 
 chaos: $(VENV)/ready  ## publishers, workers, network and Postgres struck at random; ARGS='seconds seed'
 	$(VENV)/bin/python -m tests.crash.chaos $(ARGS)
+
+kill-actors: $(VENV)/ready  ## dramatiq's worker processes killed again and again; ARGS='kills seed'
+	$(VENV)/bin/python -m tests.crash.actors $(ARGS)
 
 mutate: $(VENV)/ready  ## deliberate faults in the engine: each must be caught; ARGS='part of a name'
 	$(VENV)/bin/python -m tests.mutations $(ARGS)

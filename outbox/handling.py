@@ -252,7 +252,7 @@ def cause_of(error: Exception) -> str:
     return type(kept).__qualname__ + where + text
 
 
-def describe(error: Exception) -> dict[str, str]:
+def describe(error: BaseException) -> dict[str, str]:
     """What the history of a message keeps of an error."""
     kept = _kept(error)
     try:
@@ -267,7 +267,7 @@ def describe(error: Exception) -> dict[str, str]:
     }
 
 
-def _kept(error: Exception) -> BaseException:
+def _kept(error: BaseException) -> BaseException:
     """What is worth telling: of a handler that could not begin, why."""
     return error.__cause__ if isinstance(error, NotBegun) and error.__cause__ else error
 

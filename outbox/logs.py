@@ -48,6 +48,19 @@ def configure(level: str = "INFO", errors: bool = False) -> None:
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # we say ourselves that the database is away
 
 
+def show_fields() -> None:
+    """In a program that logs in its own way: let our events show their fields in their texts."""
+    if not logger.handlers and _with_fields not in logger.filters:
+        logger.addFilter(_with_fields)
+
+
+def _with_fields(record: logging.LogRecord) -> bool:
+    if fields := record.__dict__.pop("fields", None):
+        text = record.getMessage() + "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+        record.msg, record.args = redact(text), ()
+    return True
+
+
 class Lines(logging.Formatter):
     """`12:00:01.123 INFO    retry  subscription=mailer message=3-1042 attempt=2`"""
 

@@ -45,9 +45,27 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     age: float
 
 
+class ActorStatus(msgspec.Struct, frozen=True):
+    """An actor of dramatiq, whose messages are in one of our databases; at most 10,000 of each priority are counted."""
+
+    #: The subscription: `dramatiq.default`.
+    queue: str
+    name: str
+    #: In the log, for their first try.
+    waiting: int
+    #: For another try: given back by a worker, or left by one that died.
+    retrying: int
+    in_flight: int
+    #: For their time: sent with a delay, or to be retried.
+    delayed: int
+    dead: int
+
+
 class Status(msgspec.Struct, frozen=True):
     topics: list[TopicStatus]
     subscriptions: list[SubscriptionStatus]
+    #: Of dramatiq, with messages; empty if nobody uses it here.
+    actors: list[ActorStatus]
     workers: list[WorkerStatus]
     #: Messages to come: of `publish_later`, and ticks of schedules that could not be published yet.
     scheduled: int
@@ -57,11 +75,13 @@ def status() -> Operation[Status]:
     """Read it all, a statement a list."""
     topics = yield Statement(_TOPICS)
     subscriptions = yield Statement(_SUBSCRIPTIONS)
+    actors = yield Statement("SELECT * FROM outbox.actors()")
     workers = yield Statement(_WORKERS)
     scheduled = yield Statement("SELECT count(id) FROM outbox.scheduled")
     return Status(
         [TopicStatus(*row) for row in topics],
         [SubscriptionStatus(*row) for row in subscriptions],
+        [ActorStatus(*row) for row in actors],
         [WorkerStatus(*row) for row in workers],
         scheduled[0][0],
     )

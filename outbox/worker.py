@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -20,12 +19,13 @@ from typing import Any, NoReturn
 import psycopg
 
 from outbox import connection as connections
-from outbox import dead_letters, operations, retention, schedules
+from outbox import operations, schedules
 from outbox.alarm import Alarm
 from outbox.client import Outbox
 from outbox.consumer import Consumer
 from outbox.database import Database, libpq_url, options
 from outbox.errors import HandlerStuck, SubscriptionNotFound
+from outbox.housekeeping import keep_house
 from outbox.logs import log
 from outbox.scheduler import Scheduler
 from outbox.signals import Signals
@@ -39,8 +39,6 @@ TIMEOUT = timedelta(seconds=30)
 _LAST_WORDS = 5.0
 #: Seconds between heartbeats, at most.
 _LONGEST_PAUSE = 5.0
-#: Seconds between rotations of the log's slots.
-_HOUSEKEEPING = 60.0
 #: How long handlers may go on when the worker is asked to stop; Kubernetes kills after 30 seconds.
 GRACE = timedelta(seconds=25)
 
@@ -92,8 +90,6 @@ class Worker:
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         #: Did somebody ask us to stop, or do we only end to be replaced?
         self._asked = False
-        #: Up to which loss the log has said it.
-        self._last_loss = 0
 
     async def run(self) -> None:
         """Run until `stop`, SIGTERM or SIGINT.
@@ -136,7 +132,7 @@ class Worker:
         loops = (
             self._alarm.run(),
             self._beat(),
-            self._keep_house(),
+            keep_house(self._database),
             Scheduler(self._database, self._alarm).run(),
             *stuck,
         )
@@ -207,32 +203,6 @@ class Worker:
             for name in self._names:
                 await self._database.persist(partial(operations.adopt, name))
             await self._pause(min(self._timeout.total_seconds() / 6, _LONGEST_PAUSE))
-
-    async def _keep_house(self) -> None:
-        """Empty the slots of the log that nobody needs, drop old dead letters, look for lanes that nobody promoted."""
-        while True:
-            await asyncio.sleep(_HOUSEKEEPING * random.uniform(0.5, 1))
-            await self._database.persist(operations.mend_lanes)
-            while await self._database.persist(dead_letters.expire):
-                pass
-            while slots := await self._database.persist(operations.rotate):
-                held = [slot for slot in slots if slot.held_by]
-                for slot in held:
-                    log(logging.WARNING, "a slot can't be emptied", log=slot.log, slot=slot.slot, held_by=slot.held_by)
-                if len(held) == len(slots):
-                    break
-            for loss in await self._database.persist(partial(retention.losses, self._last_loss)):
-                self._last_loss = loss.id
-                log(
-                    logging.WARNING,
-                    "messages were lost: their retention was over",
-                    subscription=loss.subscription,
-                    topic=loss.topic,
-                    messages=loss.messages,
-                    partition_id=loss.partition_id,
-                    first_offset=loss.first_offset,
-                    last_offset=loss.last_offset,
-                )
 
     async def _watch_handlers(self, consumer: Consumer) -> None:
         """End in good order, but for the handler that can't be stopped."""

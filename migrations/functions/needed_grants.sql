@@ -5,18 +5,20 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    publishing text[] := '{schema_version,declare_topic,publish,publish_many,publish_later,once,reply_to}';
+    publishing text[] := '{schema_version,declare_topic,publish,publish_many,publish_later,once,reply_to}'::text[]
+        || '{result_of,add_counter,move_counter,move_counter_within,counter_value}'::text[];
     working text[] := publishing
         || '{register,heartbeat,retire,recover,subscribe,configure,bind,adopt,pull,pull_batches,settle,release}'::text[]
         || '{rotate,mend_lanes,wake_lock,expire_dead_letters}'::text[]
+        || '{enlist,store_result,rotate_results,expire_counters}'::text[]
         || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[];
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes}'::text[]
-        || '{open_transactions,needed_grants,filter_problem,who_gets}'::text[];
+        || '{open_transactions,needed_grants,filter_problem,who_gets,actors}'::text[];
     reading text[] := '{schema_version,read,read_from}';
     administering text[] := working || watching || reading
         || '{alter_topic,backfill,start_backfill,add_to_backfill}'::text[]
         || '{seek,seek_to,offset_at,count_messages,replay_ranges,replay}'::text[]
-        || '{redrive,purge,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys,set_retention,acknowledge_losses}'::text[]
+        || '{redrive,purge,flush_queue,pause,resume,cancel,edit,define,unbind,unsubscribe,rotate_keys,set_retention,acknowledge_losses}'::text[]
         || '{dead_letters,dead_letter_ids,purge_dead,cancel_scheduled,edit_scheduled}'::text[]
         || '{pause_schedule,resume_schedule,run_schedule,delete_schedule}'::text[]
         || '{capture,uncapture,capture_statements,capture_problem,topic_of_changes}'::text[]

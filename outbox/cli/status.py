@@ -17,7 +17,7 @@ from outbox import operations
 from outbox import status as status_of
 from outbox.cli.options import DatabaseUrl, Json, console, print_json
 from outbox.database import libpq_url
-from outbox.status import Status, SubscriptionStatus
+from outbox.status import ActorStatus, Status, SubscriptionStatus
 
 
 def status(
@@ -26,7 +26,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks, with --watch.")] = 1.0,
 ) -> None:
-    """Show topics, subscriptions (lag, in flight, retrying, dead) and workers."""
+    """Show topics, subscriptions (lag, in flight, retrying, dead), actors of dramatiq and workers."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         connections.run(operations.check_schema(), connection)
         if json:
@@ -48,8 +48,9 @@ def _watch(connection: psycopg.Connection, interval: float) -> None:
 
 
 def render(status: Status) -> RenderableType:
-    """All three tables."""
-    tables = [topics_table(status), subscriptions_table(status.subscriptions), workers_table(status)]
+    """All tables; that of actors only if there are any."""
+    actors = [actors_table(status.actors)] if status.actors else []
+    tables = [topics_table(status), subscriptions_table(status.subscriptions), *actors, workers_table(status)]
     to_come = [Text(f"{status.scheduled:,} to come: `outbox scheduled list`")] if status.scheduled else []
     return Group(*tables, *to_come)
 
@@ -84,6 +85,21 @@ def _lost(one: SubscriptionStatus) -> str | tuple[str, str]:
     return (f" lost {one.lost:,}: `outbox retention lost`", "red") if one.lost else ""
 
 
+def actors_table(actors: list[ActorStatus]) -> Table:
+    table = _table("actors of dramatiq", "queue", "actor", "waiting", "in flight", "retrying", "delayed", "dead")
+    for one in actors:
+        table.add_row(
+            one.queue,
+            one.name,
+            _number(one.waiting, "yellow"),
+            _number(one.in_flight),
+            _number(one.retrying, "yellow"),
+            _number(one.delayed),
+            _number(one.dead, "red"),
+        )
+    return table
+
+
 def workers_table(status: Status) -> Table:
     table = _table("workers", "worker", "name", "runs", "state", "age")
     for one in status.workers:
@@ -92,10 +108,13 @@ def workers_table(status: Status) -> Table:
     return table
 
 
+_NUMERIC = {"partitions", "offsets", "lag", "in flight", "retrying", "dead", "workers", "age", "waiting", "delayed"}
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
     for column in columns:
-        numeric = column in ("partitions", "offsets", "lag", "in flight", "retrying", "dead", "workers", "age")
+        numeric = column in _NUMERIC
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     return table
 

@@ -203,7 +203,20 @@ FROM (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - o.xact_start))
     ),
 )
 
-READINGS = (SUBSCRIPTIONS, TOPICS, SLOTS, ROTATION, TABLES, SERVER)
+ACTORS = Reading(
+    "actors",
+    "SELECT queue_name, actor, waiting, retrying, in_flight, delayed, dead FROM outbox.actors()",
+    ("queue", "actor"),
+    (
+        Metric("outbox_actor_waiting_messages", "Of dramatiq's actor, for their first try; 10,000 a priority at most."),
+        Metric("outbox_actor_retrying_messages", "Given back by a worker, or left by one that died."),
+        Metric("outbox_actor_in_flight_messages", "In workers' hands."),
+        Metric("outbox_actor_delayed_messages", "To be delivered later: sent with a delay, or to be retried."),
+        Metric("outbox_actor_dead_letters", "Dead letters that are kept."),
+    ),
+)
+
+READINGS = (SUBSCRIPTIONS, TOPICS, ACTORS, SLOTS, ROTATION, TABLES, SERVER)
 
 #: What the exporter says of itself, beside what it reads.
 OWN = (

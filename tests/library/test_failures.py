@@ -144,8 +144,8 @@ def bury(message, connection: psycopg.Connection):
 
 def test_workers_delete_dead_letters_whose_time_is_over(shop: Database, tmp_path: Path) -> None:
     app = f"""{PREAMBLE}
-import outbox.worker
-outbox.worker._HOUSEKEEPING = 0.2
+import outbox.housekeeping
+outbox.housekeeping._HOUSEKEEPING = 0.2
 
 @app.subscribe("s", "t", dead_letter_ttl=timedelta(seconds=1))
 def handle(message):

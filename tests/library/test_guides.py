@@ -19,6 +19,7 @@ GUIDES = [
     "reading.md",
     "partitions.md",
     "capture.md",
+    "dramatiq.md",
 ]
 
 TABLES = """

@@ -56,7 +56,7 @@ class Reader:
             check_requirement(words[2])
         elif words[0] == "export":
             assert words[1] == f"OUTBOX_DATABASE_URL={self.database.url}"
-        elif words[:2] == ["outbox", "worker"]:
+        elif words[:2] == ["outbox", "worker"] or words[0] == "dramatiq":
             command = [sys.executable, "-m", *words]
             log = open(self.folder / f"worker-{len(self.workers)}.log", "w")  # noqa: SIM115  # the process keeps it
             self.workers.append(

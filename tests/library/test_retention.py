@@ -161,8 +161,8 @@ def test_a_slot_that_is_due_by_size_is_found_if_nobody_rotates(one_database: Dat
 
 
 APP = """
-from outbox import Outbox, worker
-worker._HOUSEKEEPING = 0.1
+from outbox import Outbox, housekeeping
+housekeeping._HOUSEKEEPING = 0.1
 app = Outbox()
 
 @app.subscribe("other", "others")

@@ -22,12 +22,13 @@ _WHERE = {
     "SKIP LOCKED": ("hand_written", "SkipLocked"),
 }
 
-#: Other products: name in the tables → as above.
+#: Other products, and our broker for dramatiq beside its others: name in the tables → as above.
 _PEERS = {
     "pgmq": ("pgmq", "Pgmq"),
     "PgQue": ("pgque", "PgQue"),
     "pgqueuer": ("pgqueuer", "PgQueuer"),
     "procrastinate": ("procrastinate", "Procrastinate"),
+    "dramatiq on outbox": ("dramatiq_outbox", "DramatiqOutbox"),
     "dramatiq-postgres": ("dramatiq_postgres", "DramatiqPostgres"),
     "dramatiq on RabbitMQ": ("dramatiq_rabbitmq", "DramatiqRabbitMQ"),
 }
