@@ -7,7 +7,7 @@ down_revision = None
 
 TABLES = """
 retention topic partition message subscription binding cursor position lease redelivery dead_letter worker
-deduplication inbox scheduled schedule tick allowance loss owner capture
+deduplication inbox scheduled schedule tick allowance loss owner capture relay source_position
 """
 
 FUNCTIONS = """
@@ -41,7 +41,9 @@ column_of_change rows_of key_of_row plain_key publish_rows publish_changes
 topic_of_changes capture_problem capture_statements change_triggers note_capture capture forget_capture uncapture
 truncate_slot slot_holder written_until newest_in slots_of class_bytes is_too_large slots_due slot_keeper
 compacted carry_forward carry_late note_losses finish_slot empty_slot rotate_keys rotate_as_of rotate
-set_retention acknowledge_losses open_transactions needed_grants grant_roles
+set_retention acknowledge_losses open_transactions
+note_relay lock_source advance_source
+needed_grants grant_roles
 """
 
 TYPES = "batch"
