@@ -48,8 +48,9 @@ def _watch(connection: psycopg.Connection, interval: float) -> None:
 
 
 def render(status: Status) -> RenderableType:
-    """All three tables."""
+    """All tables; that of relays only if there are any."""
     tables = [topics_table(status), subscriptions_table(status.subscriptions), workers_table(status)]
+    tables += [relays_table(status)] if status.relays else []
     to_come = [Text(f"{status.scheduled:,} to come: `outbox scheduled list`")] if status.scheduled else []
     return Group(*tables, *to_come)
 
@@ -92,10 +93,31 @@ def workers_table(status: Status) -> Table:
     return table
 
 
+def relays_table(status: Status) -> Table:
+    table = _table("relays and sources", "relay", "process", "leads to", "state", "age", "delivered", "failed")
+    for one in status.relays:
+        state = Text(one.state, style="green" if one.state == "closed" else "red")
+        state.append(f" {one.reason}" if one.reason else "", style="yellow")
+        failed = _number(one.failed, "yellow")
+        table.add_row(one.name, one.process, one.target, state, f"{one.age:,.0f} s", f"{one.delivered:,}", failed)
+    return table
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
     for column in columns:
-        numeric = column in ("partitions", "offsets", "lag", "in flight", "retrying", "dead", "workers", "age")
+        numeric = column in (
+            "partitions",
+            "offsets",
+            "lag",
+            "in flight",
+            "retrying",
+            "dead",
+            "workers",
+            "age",
+            "delivered",
+            "failed",
+        )
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     return table
 

@@ -187,17 +187,19 @@ def _is_said(peer: _Peer, field: str) -> bool:
 
 
 def _url_problem(url: str) -> str | None:
+    """Says nothing of the URL itself: it may hold a password all the same."""
+    wanted = f"it must be SCHEME://HOST:PORT, where the scheme is one of {', '.join(SCHEMES)}"
     try:
         parts = urlsplit(url)
-        port = parts.port
+        hosts = [urlsplit(f"//{host}") for host in parts.netloc.split(",")]
+        is_whole = parts.scheme in SCHEMES and all(host.hostname and host.port != 0 for host in hosts)
     except ValueError:
-        return f"{url!r} is not a URL"
-    if parts.scheme not in SCHEMES or (not parts.hostname and "," not in parts.netloc):
-        return f"it must be SCHEME://HOST:PORT, where the scheme is one of {', '.join(SCHEMES)}"
-    if parts.password is not None or parts.username is not None:
+        return wanted
+    if "@" in parts.netloc:
         return "it must not hold a user or password: there are fields for them, and a password is only referred to"
-    del port
-    return None
+    if is_whole and len(hosts) > 1 and SCHEMES[parts.scheme][0] not in ("kafka", "nats"):
+        return f"{SCHEMES[parts.scheme][0]} has one host"
+    return None if is_whole else wanted
 
 
 def _template_problem(template: str, fields: tuple[str, ...]) -> str | None:

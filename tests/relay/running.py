@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+
 from outbox import NewMessage, Outbox
 from tests.shop_floor import Database, environment, outbox, wait_for
 
@@ -93,7 +95,8 @@ def check_ledger(found: Iterable[tuple[str, int]], wanted: Iterable[int], keys: 
     names: dict[int, set[str]] = defaultdict(set)
     for id, number in found:
         names[number].add(id)
-    assert set(names) == set(wanted)
+    lost, made_up = sorted(set(wanted) - set(names)), sorted(set(names) - set(wanted))
+    assert not lost and not made_up, f"lost {lost[:10]} of {len(lost)}, made up {made_up[:10]}"  # noqa: PT018
     assert all(len(ids) == 1 for ids in names.values()), "a message came under two ids"
     if not doubled:
         assert len(found) == len(names), "a message came twice"
@@ -109,3 +112,10 @@ def check_ledger(found: Iterable[tuple[str, int]], wanted: Iterable[int], keys: 
 
 def send_probe(url: str, folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return outbox(url, "relay", "test", name, "-f", str(folder / "outbox.toml"), *arguments)
+
+
+def came_in(database: Database) -> list[tuple[str, int]]:
+    """The numbers that a source has published, in the log's order, as `check_ledger` wants it."""
+    with psycopg.connect(database.url) as connection:
+        rows = connection.execute('SELECT payload::text::int FROM outbox.message ORDER BY partition_id, "offset"')
+        return [(str(n), n) for (n,) in rows.fetchall()]
