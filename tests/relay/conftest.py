@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.relay.brokers import NATS, RABBITMQ, Broker, Nats, RabbitMQ, Tansu, tansu
+from tests.relay.brokers import ACTIVEMQ, NATS, RABBITMQ, ActiveMQ, Broker, Nats, RabbitMQ, Tansu, tansu
 from tests.relay.receiver import Receiver
 from tests.relay.wire import Wire
 
@@ -38,6 +38,11 @@ def kafka() -> Iterator[Tansu]:
 @pytest.fixture(scope="session")
 def nats() -> Iterator[Nats]:
     yield from _broker(Nats, NATS, "nats-server")
+
+
+@pytest.fixture(scope="session")
+def activemq() -> Iterator[ActiveMQ]:
+    yield from _broker(ActiveMQ, ACTIVEMQ, "activemq")
 
 
 def _broker(kind: type[B], program: Path, package: str) -> Iterator[B]:
