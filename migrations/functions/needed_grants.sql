@@ -10,7 +10,7 @@ DECLARE
         || '{register,heartbeat,retire,recover,subscribe,configure,bind,adopt,pull,pull_batches,settle,release}'::text[]
         || '{rotate,mend_lanes,wake_lock,expire_dead_letters}'::text[]
         || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[]
-        || '{note_relay,lock_source,advance_source}'::text[];
+        || '{note_relay,lock_source,advance_source,pause}'::text[];
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes}'::text[]
         || '{open_transactions,needed_grants,filter_problem,who_gets}'::text[];
     reading text[] := '{schema_version,read,read_from}';

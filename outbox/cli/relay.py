@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -63,6 +64,7 @@ def relay(
         float, typer.Option(min=1, help="Seconds without a sign of life after which others take over its messages.")
     ] = 30,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    supervisor: Annotated[int | None, typer.Option(hidden=True, help="End when this parent process is gone.")] = None,
     name: Annotated[str | None, typer.Option(hidden=True, help="What the process is called in outbox.worker.")] = None,
 ) -> None:
     """Run relays and sources until SIGTERM or Ctrl-C; SIGHUP reads their definitions anew.
@@ -79,8 +81,9 @@ def relay(
             raise usage("--metrics is of one process: run several of them by yourself")
         _read(definitions)
         command = ["relay", "--definitions", definitions, "--grace", str(grace), "--timeout", str(timeout)]
-        command += ["--log-level", log_level, *(part for one in only or () for part in ("--only", one))]
-        raise typer.Exit(asyncio.run(Supervisor(command, processes, database_url).run()))
+        command += ["--log-level", log_level, "--supervisor", str(os.getpid())]
+        command += [part for one in only or () for part in ("--only", one)]
+        raise typer.Exit(asyncio.run(Supervisor(command, processes, database_url, (signal.SIGHUP,)).run()))
     relays = Relays(
         lambda: _read(definitions),
         database_url,
@@ -88,6 +91,7 @@ def relay(
         timedelta(seconds=grace),
         timedelta(seconds=timeout),
         name,
+        supervisor,
     )
     if metrics:
         _serve(relays, metrics)

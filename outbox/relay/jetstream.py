@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import nats
 from nats.aio.client import Client
@@ -126,18 +126,18 @@ class Stream:
 
 
 def _headers(one: Event, source: str) -> dict[str, str]:
-    """In one line each, as NATS has it; what has more, or is not ASCII, is in percent signs."""
+    """In one line each, as NATS has it; what does not fit there is in percent signs."""
     headers = {f"{_PREFIX}{name}": value for name, value in one.attributes.items()}
     trace = {name: one.attributes[name] for name in ("traceparent", "tracestate") if name in one.attributes}
     plain = one.headers | trace | headers
-    quoted = {name: "".join(map(_plain, value)) for name, value in plain.items() if ":" not in name}
+    quoted = {name: _in_a_line(value) for name, value in plain.items() if ":" not in name}
     return quoted | {_ID: f"{source} {one.id}", _CONTENT_TYPE: one.content_type}
 
 
-def _plain(character: str) -> str:
-    if character.isprintable() and character != "%":
-        return character
-    return "".join(f"%{byte:02X}" for byte in character.encode())
+def _in_a_line(value: str) -> str:
+    if value.isprintable() and "%" not in value:
+        return value
+    return "".join(c if c.isprintable() and c != "%" else quote(c, safe="") for c in value)
 
 
 class Durable:
@@ -201,7 +201,8 @@ class Durable:
             raise Unavailable(f"stream {self._stream!r}: {_said(error)}") from None
 
     def _received(self, message: Any) -> Received:
-        headers = dict(message.headers or {})
+        given = message.headers or {}
+        headers = {name: unquote(value) if name.startswith(_PREFIX) else value for name, value in given.items()}
         kind = next((headers.pop(name) for name in list(headers) if name.lower() == _CONTENT_TYPE), None)
         id = headers.pop(_ID, None)
         sequence = f"{self._stream} {message.metadata.sequence.stream} {message.metadata.timestamp.timestamp()}"

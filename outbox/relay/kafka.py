@@ -104,6 +104,8 @@ class Topic:
 
     async def _open(self) -> _Line:
         async with self._opening:
+            if self._line is not None and self._line.broken is not None:
+                await self.close()
             if self._line is None:
                 limit = round(1000 * self._relay.timeout.total_seconds())
                 self._line = _Line(

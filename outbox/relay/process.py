@@ -88,6 +88,8 @@ class Relays:
         only: names of relays and sources to run; empty: all.
         grace: how long what is on its way is waited for when asked to stop.
         timeout: without a heartbeat for this long, other processes take over.
+        name: what the process is called in `outbox.worker` and `outbox status`.
+        supervisor: the parent process without which it does not go on; None: it stands alone.
     """
 
     def __init__(
@@ -98,7 +100,9 @@ class Relays:
         grace: timedelta = GRACE,
         timeout: timedelta = TIMEOUT,
         name: str | None = None,
+        supervisor: int | None = None,
     ) -> None:
+        self._supervisor = supervisor
         self._read, self._url, self._only = read, libpq_url(url), only
         self._grace, self._timeout = grace, timeout
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
@@ -175,6 +179,9 @@ class Relays:
         """Tell the database how all stands, and see whether what was disabled was resumed by somebody."""
         while True:
             await asyncio.sleep(_LOOK)
+            if self._supervisor is not None and os.getppid() != self._supervisor and not self._is_asked:
+                log(logging.WARNING, "the supervisor is gone", name=self.name)
+                self.stop()
             with suppress(*AWAY):
                 await self._note_all(database)
                 for tally in self.tallies:

@@ -254,8 +254,12 @@ def test_several_processes_share_a_relay(one_database: Database, tmp_path: Path,
     text = definition(receiver.url, "concurrency = 1", "batch = 20")
     with relaying(one_database.url, tmp_path, text, "--processes", "2") as process:
         wait_until_settled(one_database)
+        process.process.send_signal(signal.SIGHUP)  # reaches them all
+        process.wait_for_line("worker started", 4)
+        publish(one_database, "orders.placed", range(300, 400), keys=20)
+        wait_until_settled(one_database)
         assert process.stop() == 0
-    check_ledger(arrived(receiver), range(300), keys=20)
+    check_ledger(arrived(receiver), range(400), keys=20)
 
 
 def test_a_killed_process_is_replaced_and_nothing_is_lost(
