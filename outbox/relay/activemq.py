@@ -246,9 +246,9 @@ class Subscribed:
     def steps(self, received: Sequence[Received]) -> list[Step]:
         return []
 
-    async def confirm(self, received: Sequence[Received]) -> None:
+    async def confirm(self, published: Sequence[Received], steps: Sequence[Step]) -> None:
         """Each for itself; the receipt of the last says that all have arrived."""
-        await self._settle("ack", received)
+        await self._settle("ack", published)
 
     async def refuse(self, received: Received, reason: str) -> None:
         """It goes to ActiveMQ's dead-letter queue."""

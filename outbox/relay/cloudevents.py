@@ -6,6 +6,7 @@ Source: https://github.com/cloudevents/spec/tree/v1.0.2/cloudevents
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -142,8 +143,12 @@ def _payload(body: bytes, content_type: str) -> tuple[Any, str | None]:
 
 def _idempotency_key(attributes: dict[str, str], incoming: Incoming, source: str) -> str | None:
     if attributes.get("id"):
-        return f"{attributes.get('source', '')} {attributes['id']}"
-    return f"{source} {incoming.id}" if incoming.id else None
+        key = f"{attributes.get('source', '')} {attributes['id']}"
+    elif incoming.id:
+        key = f"{source} {incoming.id}"
+    else:
+        return None
+    return key if len(key.encode()) <= _LIMITS.key else hashlib.sha256(key.encode()).hexdigest()
 
 
 def _storable(headers: dict[str, str]) -> dict[str, str]:

@@ -64,8 +64,7 @@ class Importer:
             received = await self._unless_stopped(self._intake.receive(self._source.batch))
             began = time.monotonic()
             self.circuit.succeeded(ticket)
-            kept = await self._publish(received)
-            await self._intake.confirm(received)
+            published = await self._publish(received)
         except Unavailable as error:
             if self.circuit.failed(ticket, str(error), error.after):
                 log(logging.WARNING, "source's circuit open", source=self.name, reason=str(error))
@@ -74,12 +73,12 @@ class Importer:
             log(logging.INFO, "source reads on from elsewhere", source=self.name, reason=str(error))
             await self._intake.close()
             return
-        self.tally.note("delivered", kept)
+        self.tally.note("delivered", published)
         self.tally.note_round(time.monotonic() - began)
 
     async def _publish(self, received: list[Received]) -> int:
-        """Publish, however long the database is away or refuses; again is as good as once."""
-        encoded = await self._encode(received)
+        """Publish, however long the database is away or refuses, and confirm; again is as good as once."""
+        encoded, kept = await self._encode(received)
         steps = self._intake.steps(received)
         pause = 0.1
         while True:
@@ -88,17 +87,20 @@ class Importer:
                     self._connection = await database.connect(self._url)
                 async with self._connection.transaction():
                     await connections.run_async(operations.publish(self.name, steps, encoded), self._connection)
-                return sum(map(len, encoded.values()))
             except (*AWAY, PublishError) as error:
                 log(logging.WARNING, "source can't publish", source=self.name, reason=_line(error))
                 if not isinstance(error, PublishError) and self._connection is not None:
                     await self._connection.close()
                 await self._unless_stopped(asyncio.sleep(pause))
                 pause = min(2 * pause, self._source.longest_pause.total_seconds())
+            else:
+                await self._intake.confirm(kept, steps)
+                return len(kept)
 
-    async def _encode(self, received: list[Received]) -> dict[str, list[Encoded]]:
-        """By topic, each in order; what can never be published is refused."""
+    async def _encode(self, received: list[Received]) -> tuple[dict[str, list[Encoded]], list[Received]]:
+        """By topic, each in order, and what they were; what can never be published is refused."""
         encoded: dict[str, list[Encoded]] = {}
+        kept: list[Received] = []
         for one in received:
             message = one.message
             try:
@@ -117,7 +119,8 @@ class Importer:
                 self.tally.note("rejected")
             else:
                 encoded.setdefault(one.topic, []).append(found)
-        return encoded
+                kept.append(one)
+        return encoded, kept
 
     async def _position(self, partition: str) -> int | None:
         """How far a partition there was read. Raises Unavailable while our own database is away."""

@@ -167,8 +167,8 @@ class Durable:
     def steps(self, received: Sequence[Received]) -> list[Step]:
         return []
 
-    async def confirm(self, received: Sequence[Received]) -> None:
-        await self._settle(message.token.ack() for message in received)
+    async def confirm(self, published: Sequence[Received], steps: Sequence[Step]) -> None:
+        await self._settle(message.token.ack() for message in published)
 
     async def refuse(self, received: Received, reason: str) -> None:
         """It is not delivered to this consumer again; the stream keeps it."""

@@ -248,9 +248,8 @@ class Log:
             last[one.token[0]] = one.token[1]
         return [Step(partition, self._stands.get(partition), offset + 1) for partition, offset in last.items()]
 
-    async def confirm(self, received: Sequence[Received]) -> None:
+    async def confirm(self, published: Sequence[Received], steps: Sequence[Step]) -> None:
         """Kafka is told, too, for those who look at the lag there; nothing depends on it."""
-        steps = self.steps(received)
         for step in steps:
             self._stands[step.partition] = step.to_offset
         if self._consumer is not None and steps:

@@ -161,10 +161,10 @@ class Queue:
     def steps(self, received: Sequence[Received]) -> list[Step]:
         return []
 
-    async def confirm(self, received: Sequence[Received]) -> None:
-        """All up to the last in one frame: those that were refused before are settled already."""
-        if received:
-            await self._settle(received[-1].token.ack(multiple=True))
+    async def confirm(self, published: Sequence[Received], steps: Sequence[Step]) -> None:
+        """All up to the last in one frame: those between that were refused are settled already."""
+        if published:
+            await self._settle(published[-1].token.ack(multiple=True))
 
     async def refuse(self, received: Received, reason: str) -> None:
         """It goes to the queue's dead-letter exchange, if it has one."""

@@ -82,8 +82,8 @@ class Intake(Protocol):
     def steps(self, received: Sequence[Received]) -> list[Step]:
         """How far that reads, where the other side is a log whose offsets are kept with us; else nothing."""
 
-    async def confirm(self, received: Sequence[Received]) -> None:
-        """Say that they are published, and committed. Raises Unavailable: then they come again."""
+    async def confirm(self, published: Sequence[Received], steps: Sequence[Step]) -> None:
+        """Say that messages are published, and committed, and how far that is. Raises Unavailable: they come again."""
 
     async def refuse(self, received: Received, reason: str) -> None:
         """Say that it can never be published. Raises Unavailable."""

@@ -204,6 +204,26 @@ def test_a_source_publishes_what_a_queue_holds_and_acknowledges_it(
     assert drain(rabbitmq, name) == []
 
 
+def test_a_message_that_can_t_be_published_goes_to_the_dead_letter_exchange_and_others_go_on(
+    one_database: Database, tmp_path: Path, rabbitmq: RabbitMQ, name: str
+) -> None:
+    declare(rabbitmq, f"{name}.dead")
+    dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{name}.dead"}
+    declare(rabbitmq, name, **dead)
+    send(rabbitmq, name, range(10))
+
+    async def too_large(channel: Any) -> None:
+        await channel.default_exchange.publish(aio_pika.Message(b"x" * 1_100_000), name)
+
+    do(rabbitmq, too_large)
+    with relaying(one_database.url, tmp_path, source(rabbitmq.url, name)) as process:
+        wait_for(lambda: queued(rabbitmq, f"{name}.dead") == 1, "the dead letter")
+        wait_for(lambda: len(came_in(one_database)) == 10, "the others")
+        assert process.stop() == 0
+    assert "circuit open" not in process.log
+    assert drain(rabbitmq, name) == []
+
+
 def queued(broker: RabbitMQ, name: str) -> int:
     async def act(channel: Any) -> int:
         queue = await channel.get_queue(name)
