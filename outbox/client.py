@@ -11,6 +11,8 @@ from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox import operations, schedules, subscription
 from outbox.binding import Binding
+from outbox.definitions import Definitions, Relay, Source
+from outbox.definitions import definition as definitions
 from outbox.errors import InvalidDeclaration
 from outbox.journal import Journal
 from outbox.payload import Limits
@@ -52,6 +54,47 @@ class Outbox(Requests, Journal):
         self.async_session_factory = async_session_factory
         self.subscriptions: dict[str, Subscription] = {}
         self.schedules: dict[str, Schedule] = {}
+        self.relays: dict[str, Relay] = {}
+        self.sources: dict[str, Source] = {}
+
+    def relay(self, name: str, *topics: str | Binding, url: str, **fields: Any) -> None:
+        """Declare a subscription that delivers to another system. `outbox relay -f MODULE:APP` runs it.
+
+        Each message is settled when the other side has confirmed it; while it is away all waits.
+
+        Args:
+            topics: as `subscribe` takes them.
+            url: RabbitMQ, Kafka, ActiveMQ, NATS or a webhook; it holds no password.
+            fields: see `outbox.definitions.Relay`.
+
+        Raises:
+            InvalidDeclaration: the name is taken, or a field can't be so.
+        """
+        if name in self.relays or name in self.subscriptions:
+            raise InvalidDeclaration(f"there is a relay or subscription {name!r} already")
+        declared = definitions.convert({"bindings": topics, "url": url, **fields}, Relay, f"relays.{name}")
+        definitions.check(Definitions(relays={name: declared}))
+        self.relays[name] = declared
+
+    def source(self, name: str, topic: str, *, url: str, address: str, **fields: Any) -> None:
+        """Declare what is brought in from another system. `outbox relay -f MODULE:APP` runs it.
+
+        Args:
+            topic: where it is published, with {address} or {type} in it or not.
+            url: RabbitMQ, Kafka, ActiveMQ or NATS; it holds no password.
+            address: what is consumed there: a queue, topic, destination, or STREAM/CONSUMER.
+            fields: see `outbox.definitions.Source`.
+
+        Raises:
+            InvalidDeclaration: the name is taken, or a field can't be so.
+        """
+        if name in self.sources:
+            raise InvalidDeclaration(f"there is a source {name!r} already")
+        declared = definitions.convert(
+            {"topic": topic, "url": url, "address": address, **fields}, Source, f"sources.{name}"
+        )
+        definitions.check(Definitions(sources={name: declared}))
+        self.sources[name] = declared
 
     def schedule(
         self,

@@ -61,6 +61,22 @@ class ActorStatus(msgspec.Struct, frozen=True):
     dead: int
 
 
+class RelayStatus(msgspec.Struct, frozen=True):
+    #: Of a relay, or of a source.
+    name: str
+    #: The worker, or process, that runs it.
+    process: str
+    target: str
+    #: "closed": messages flow; "open": the other side is away; "half-open": it is being tried; "disabled".
+    state: str
+    reason: str | None
+    #: Seconds since it is so.
+    age: float
+    #: Messages, since the process began.
+    delivered: int
+    failed: int
+
+
 class Status(msgspec.Struct, frozen=True):
     topics: list[TopicStatus]
     subscriptions: list[SubscriptionStatus]
@@ -69,6 +85,8 @@ class Status(msgspec.Struct, frozen=True):
     workers: list[WorkerStatus]
     #: Messages to come: of `publish_later`, and ticks of schedules that could not be published yet.
     scheduled: int
+    #: Of processes that have said how they stand within the last minute.
+    relays: list[RelayStatus] = []
 
 
 def status() -> Operation[Status]:
@@ -78,12 +96,14 @@ def status() -> Operation[Status]:
     actors = yield Statement("SELECT * FROM outbox.actors()")
     workers = yield Statement(_WORKERS)
     scheduled = yield Statement("SELECT count(id) FROM outbox.scheduled")
+    relays = yield Statement(_RELAYS)
     return Status(
         [TopicStatus(*row) for row in topics],
         [SubscriptionStatus(*row) for row in subscriptions],
         [ActorStatus(*row) for row in actors],
         [WorkerStatus(*row) for row in workers],
         scheduled[0][0],
+        [RelayStatus(*row) for row in relays],
     )
 
 
@@ -114,4 +134,10 @@ SELECT w.id, w.name, w.subscriptions, w.alive_until > clock_timestamp(),
        extract(epoch FROM clock_timestamp() - w.alive_until)::float8,
        extract(epoch FROM clock_timestamp() - w.started_at)::float8
 FROM outbox.worker w WHERE w.retired_at IS NULL ORDER BY w.id
+"""
+
+_RELAYS = """
+SELECT r.name, r.process, r.target, r.state, r.reason, extract(epoch FROM clock_timestamp() - r.since)::float8,
+       r.delivered, r.failed
+FROM outbox.relay r WHERE r.noted_at > clock_timestamp() - interval '1 minute' ORDER BY r.name, r.process
 """

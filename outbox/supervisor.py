@@ -30,10 +30,13 @@ class Supervisor:
     Args:
         arguments: of `python -m outbox`, for one worker process.
         url: the database; processes get it by their environment, since it may hold a password.
+        passed_on: signals that the processes are sent, too.
     """
 
-    def __init__(self, arguments: list[str], processes: int, url: str) -> None:
-        self._arguments, self._size, self._url = arguments, processes, url
+    def __init__(
+        self, arguments: list[str], processes: int, url: str, passed_on: tuple[signal.Signals, ...] = ()
+    ) -> None:
+        self._arguments, self._size, self._url, self._passed_on = arguments, processes, url, passed_on
         self._running: set[asyncio.subprocess.Process] = set()
         self._stop = asyncio.Event()
 
@@ -42,6 +45,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward)
+        for number in self._passed_on:
+            loop.add_signal_handler(number, self._send, number)
         return max(await asyncio.gather(*(self._keep_running() for _ in range(self._size))))
 
     async def _keep_running(self) -> int:
@@ -98,6 +103,9 @@ class Supervisor:
     def _forward(self) -> None:
         """Ask all to stop; asked again, they do not wait for their handlers."""
         self._stop.set()
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
         for process in self._running:
             with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(number)

@@ -11,7 +11,8 @@ DECLARE
         || '{register,heartbeat,retire,recover,subscribe,configure,bind,adopt,pull,pull_batches,settle,release}'::text[]
         || '{rotate,mend_lanes,wake_lock,expire_dead_letters}'::text[]
         || '{enlist,store_result,rotate_results,expire_counters}'::text[]
-        || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[];
+        || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[]
+        || '{note_relay,lock_source,advance_source,pause}'::text[];
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes}'::text[]
         || '{open_transactions,needed_grants,filter_problem,who_gets,actors}'::text[];
     reading text[] := '{schema_version,read,read_from}';
@@ -35,10 +36,10 @@ BEGIN
     JOIN pg_proc p ON p.pronamespace = 'outbox'::regnamespace AND p.proname = ANY (needs.functions)
     UNION ALL
     SELECT 'outbox_worker', 'TABLE', 'outbox.' || t, 'SELECT', NULL
-    FROM unnest(static || '{lease,worker,lost}') AS t
+    FROM unnest(static || '{lease,worker,lost,source_position}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t, 'SELECT', NULL
-    FROM unnest(static || '{position,lease,worker,capture,lag,in_flight,dead_groups,kept,loss,lost}') AS t
+    FROM unnest(static || '{position,lease,worker,capture,lag,in_flight,dead_groups,kept,loss,lost,relay,source_position}') AS t
     UNION ALL
     SELECT 'outbox_monitor', 'TABLE', 'outbox.' || t.name, 'SELECT', t.columns::text[]
     FROM (VALUES ('message', '{slot,partition_id,offset,xid,published_at}'),

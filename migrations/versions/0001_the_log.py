@@ -7,7 +7,7 @@ down_revision = None
 
 TABLES = """
 retention topic partition message subscription binding cursor position lease redelivery dead_letter worker
-deduplication inbox scheduled schedule tick allowance loss owner capture
+deduplication inbox scheduled schedule tick allowance loss owner capture relay source_position
 result counter
 """
 
@@ -45,6 +45,7 @@ compacted carry_forward carry_late note_losses finish_slot empty_slot rotate_key
 set_retention acknowledge_losses open_transactions
 enlist unread_actors actors flush_queue result_slot store_result result_of rotate_results
 add_counter move_counter move_counter_within counter_value expire_counters
+note_relay lock_source advance_source
 needed_grants grant_roles
 """
 

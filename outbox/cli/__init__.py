@@ -22,6 +22,7 @@ from outbox.cli import (
     migrate,
     publish,
     read,
+    relay,
     replay,
     request,
     retention,
@@ -73,6 +74,7 @@ app.command("replay")(replay.replay)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("exporter")(exporter.exporter)
+app.add_typer(relay.app, name="relay")
 app.add_typer(dead.app, name="dead")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(scheduled.app, name="scheduled")

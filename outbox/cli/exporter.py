@@ -31,7 +31,7 @@ def exporter(
     collector = DatabaseCollector(database_url, topics, timeout)
     registry = CollectorRegistry()
     registry.register(collector)
-    _serve(MetricsServer(_address(listen), registry, collector.is_ready))
+    _serve(MetricsServer(address(listen), registry, collector.is_ready))
     collector.close()
 
 
@@ -48,7 +48,7 @@ def _serve(server: MetricsServer) -> None:
     server.server_close()
 
 
-def _address(listen: str) -> tuple[str, int]:
+def address(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise usage(f"{listen!r} is not HOST:PORT")

@@ -48,9 +48,10 @@ def _watch(connection: psycopg.Connection, interval: float) -> None:
 
 
 def render(status: Status) -> RenderableType:
-    """All tables; that of actors only if there are any."""
+    """All tables; those of actors and of relays only if there are any."""
     actors = [actors_table(status.actors)] if status.actors else []
     tables = [topics_table(status), subscriptions_table(status.subscriptions), *actors, workers_table(status)]
+    tables += [relays_table(status)] if status.relays else []
     to_come = [Text(f"{status.scheduled:,} to come: `outbox scheduled list`")] if status.scheduled else []
     return Group(*tables, *to_come)
 
@@ -108,7 +109,20 @@ def workers_table(status: Status) -> Table:
     return table
 
 
-_NUMERIC = {"partitions", "offsets", "lag", "in flight", "retrying", "dead", "workers", "age", "waiting", "delayed"}
+_NUMERIC = {
+    "partitions", "offsets", "lag", "in flight", "retrying", "dead", "workers", "age", "waiting", "delayed",
+    "delivered", "failed",
+}  # fmt: skip
+
+
+def relays_table(status: Status) -> Table:
+    table = _table("relays and sources", "relay", "process", "leads to", "state", "age", "delivered", "failed")
+    for one in status.relays:
+        state = Text(one.state, style="green" if one.state == "closed" else "red")
+        state.append(f" {one.reason}" if one.reason else "", style="yellow")
+        failed = _number(one.failed, "yellow")
+        table.add_row(one.name, one.process, one.target, state, f"{one.age:,.0f} s", f"{one.delivered:,}", failed)
+    return table
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -22,13 +22,17 @@ from outbox.definitions import planning
 from outbox.definitions.change import Change, Plan
 from outbox.definitions.definition import Definitions, Schedule, Subscription, Topic
 from outbox.definitions.files import parse, read, text
+from outbox.definitions.relays import Relay, Secret, Source
 from outbox.operations import Operation
 
 __all__ = [
     "Change",
     "Definitions",
     "Plan",
+    "Relay",
     "Schedule",
+    "Secret",
+    "Source",
     "Subscription",
     "Topic",
     "apply",

@@ -1,4 +1,4 @@
-"""What can be defined: topics, subscriptions with their settings and bindings, schedules."""
+"""What can be defined: topics, subscriptions with their settings and bindings, schedules; relays and sources."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from outbox import settings as settings_of
 from outbox import start as starts
 from outbox import ticks
 from outbox.binding import Binding
+from outbox.definitions.relays import Relay, Source
 from outbox.errors import InvalidDeclaration
 from outbox.payload import is_topic
 from outbox.ticks import Missed, Timing
@@ -159,6 +160,25 @@ class Definitions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     topics: dict[str, Topic] = {}
     subscriptions: dict[str, Subscription] = {}
     schedules: dict[str, Schedule] = {}
+    #: What `outbox relay` runs; to `apply` a relay is a subscription, and a source nothing.
+    relays: dict[str, Relay] = {}
+    sources: dict[str, Source] = {}
+
+    @property
+    def all_subscriptions(self) -> dict[str, Subscription]:
+        """Those that are defined, and those that relays are."""
+        return {**self.subscriptions, **{name: subscription_of(relay) for name, relay in self.relays.items()}}
+
+
+def subscription_of(relay: Relay) -> Subscription:
+    """What a relay is in the database."""
+    return Subscription(
+        guarantee="at-least-once",
+        bindings=relay.bindings,
+        start=relay.start,
+        max_attempts=relay.max_attempts,
+        on_failure="park" if relay.ordered else None,
+    )
 
 
 def sections() -> dict[str, type[msgspec.Struct]]:
@@ -182,6 +202,8 @@ def check(definitions: Definitions) -> None:
             convert({field: getattr(one, field) for field in one.__struct_fields__}, kind, where)
             for field, problem in one.problems(name):  # type: ignore[attr-defined]  # each kind has it
                 raise InvalidDeclaration(f"{where}{'.' if field else ''}{field}: {problem}")
+    if both := sorted({*definitions.relays} & {*definitions.subscriptions}):
+        raise InvalidDeclaration(f"relays.{quoted(both[0])}: there is a subscription of that name, and a relay is one")
 
 
 def convert(fields: Mapping[str, Any], kind: type[S], where: str) -> S:

@@ -120,6 +120,10 @@ def plain(one: msgspec.Struct) -> dict[str, Any]:
 
 
 def _readable(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return plain(value)
+    if isinstance(value, tuple):
+        return [_readable(one) for one in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return duration.text(value) if isinstance(value, timedelta) else value

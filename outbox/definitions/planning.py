@@ -47,8 +47,9 @@ def plan(definitions: Definitions, *, prune: bool = False, force: bool = False) 
     check(definitions)
     found: dict[str, list[Change]] = {}
     for kind in KINDS:
-        found[kind.SECTION] = yield from kind.changes(getattr(definitions, kind.SECTION), prune, force)
-    return Plan(changes=tuple(change for section in Definitions.__struct_fields__ for change in found[section]))
+        wanted = definitions.all_subscriptions if kind is subscriptions else getattr(definitions, kind.SECTION)
+        found[kind.SECTION] = yield from kind.changes(wanted, prune, force)
+    return Plan(changes=tuple(change for section in Definitions.__struct_fields__ for change in found.get(section, ())))
 
 
 def apply(definitions: Definitions, *, prune: bool = False, force: bool = False) -> Operation[Plan]:

@@ -1,0 +1,340 @@
+"""Kafka: a relay with an idempotent producer, and a source whose offsets are kept with what it publishes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from outbox.chunks import Deferred
+from outbox.definitions.relays import Relay, Source
+from outbox.errors import InvalidDeclaration
+from outbox.model import Message, Reject, Retry
+from outbox.relay import credentials
+from outbox.relay.cloudevents import Event, Incoming, event, message_of
+from outbox.relay.places import address_of, topic_of
+from outbox.relay.target import Outcome, Received, Step, Unavailable
+
+_PREFIX = "ce_"
+#: Errors of a message, whatever becomes of the others: it can never be stored.
+_NEVER = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD})
+#: Errors of a message that somebody may mend there.
+_REFUSED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+#: Seconds that a call of the library waits, so that a stop is seen soon.
+_LOOK = 0.1
+#: Seconds that a consumer waits for the first message.
+_IDLE = 0.5
+
+
+def target(name: str, relay: Relay, source: str) -> Topic:
+    return Topic(name, relay, source)
+
+
+def intake(name: str, source: Source, position: Callable[[str], Coroutine[Any, Any, int | None]]) -> Log:
+    return Log(name, source, position)
+
+
+async def _settings(peer: Relay | Source, name: str) -> dict[str, Any]:
+    """What producer and consumer have in common. Raises Unavailable for a secret that can't be had."""
+    settings: dict[str, Any] = {
+        "bootstrap.servers": urlsplit(peer.url).netloc,
+        "client.id": f"outbox-{name}",
+        "reconnect.backoff.max.ms": 2000,
+        "log_level": 0,  # what matters is said to us, too
+    }
+    try:
+        login = await credentials.login(peer)
+        credentials.tls(peer)  # says what is wrong with a file
+    except InvalidDeclaration as error:
+        raise Unavailable(str(error)) from None
+    settings["security.protocol"] = ("SASL_" if login else "") + ("SSL" if peer.is_encrypted else "PLAINTEXT")
+    if login:
+        settings |= {"sasl.mechanisms": peer.sasl or "PLAIN", "sasl.username": login[0], "sasl.password": login[1]}
+    files = {
+        "ssl.ca.location": peer.ca,
+        "ssl.certificate.location": peer.certificate,
+        "ssl.key.location": peer.certificate_key,
+    }
+    return settings | {name: file for name, file in files.items() if file}
+
+
+class Topic:
+    """Produces with idempotence: a broker that forgets to answer is asked again, and stores each message once.
+
+    The messages of a key go to one partition, in order. If one of them can't be stored, those behind it are not sent.
+    """
+
+    keeps_order = True
+
+    def __init__(self, name: str, relay: Relay, source: str) -> None:
+        self._name, self._relay, self._source = name, relay, source
+        self._line: _Line | None = None
+        self._opening = asyncio.Lock()
+
+    async def deliver(self, messages: list[Message]) -> list[Outcome]:
+        try:
+            line = await self._open()
+        except Unavailable as error:
+            return [error] * len(messages)
+        together = _Together(self._relay, self._source, messages)
+        await asyncio.to_thread(together.run, line)
+        if line.broken is not None and self._line is line:
+            await self.close()
+        return together.outcomes
+
+    async def close(self) -> None:
+        """What is on its way is not waited for: it counts as not delivered."""
+        line, self._line = self._line, None
+        if line is not None:
+            await asyncio.to_thread(line.give_up)
+
+    async def _open(self) -> _Line:
+        async with self._opening:
+            if self._line is not None and self._line.broken is not None:
+                await self.close()
+            if self._line is None:
+                limit = round(1000 * self._relay.timeout.total_seconds())
+                self._line = _Line(
+                    await _settings(self._relay, self._name)
+                    | {
+                        "enable.idempotence": True,
+                        "enable.gapless.guarantee": True,
+                        "linger.ms": 2,
+                        "delivery.timeout.ms": limit,
+                        "topic.metadata.propagation.max.ms": min(2_000, limit // 2),  # a topic that there is not
+                        "partitioner": "murmur2_random",  # as Java's clients have it
+                        "queue.buffering.max.messages": 1_000_000,
+                    }
+                )
+            return self._line
+
+
+class _Line:
+    """A producer, and whether it is of any more use."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        #: Why what it has queued must not be sent any more: its guarantee of order is gone, or no broker is there.
+        self.broken: str | None = None
+        self.producer = Producer(settings | {"error_cb": self._note})
+
+    def give_up(self) -> None:
+        """Forget what was not confirmed."""
+        self.producer.purge()
+        self.producer.flush(1)
+
+    def _note(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.broken = error.str()
+
+
+class _Together:
+    """Messages that are produced together, in a thread of their own."""
+
+    def __init__(self, relay: Relay, source: str, messages: list[Message]) -> None:
+        self._relay, self._source, self._messages = relay, source, messages
+        #: Unavailable until the broker says otherwise.
+        limit = relay.timeout.total_seconds()
+        self.outcomes: list[Outcome] = [Unavailable(f"Kafka did not confirm within {limit:g} s")] * len(messages)
+        #: Numbers of those that the broker has said nothing of; another thread's poll may hear of them.
+        self._open: set[int] = set()
+
+    def run(self, line: _Line) -> None:
+        held: set[str] = set()
+        for number, message in enumerate(self._messages):
+            if message.key in held:
+                self.outcomes[number] = Deferred()
+                continue
+            if (problem := self._produce(line, number, message)) is not None:
+                self.outcomes[number] = problem
+            if self._relay.ordered and message.key is not None and isinstance(self.outcomes[number], Retry):
+                held.add(message.key)
+        until = time.monotonic() + self._relay.timeout.total_seconds() + 1
+        while self._open and line.broken is None and time.monotonic() < until:
+            line.producer.poll(_LOOK)
+        if self._open:
+            line.broken = line.broken or "no answer"
+            for number in list(self._open):
+                self.outcomes[number] = Unavailable(f"Kafka does not confirm: {line.broken}")
+
+    def _produce(self, line: _Line, number: int, message: Message) -> Outcome:
+        one = event(message, self._relay, self._source)
+        self._open.add(number)
+        try:
+            line.producer.produce(
+                address_of(self._relay.address or "{topic}", message),
+                value=one.body,
+                key=message.key,
+                headers=_headers(one),
+                timestamp=int(message.published_at.timestamp() * 1000),
+                on_delivery=lambda error, _: self._note(line, number, error),
+            )
+        except KafkaException as error:
+            self._open.discard(number)
+            return self._verdict(line, error.args[0])
+        except BufferError:
+            self._open.discard(number)
+            line.broken = "too many messages are on their way"
+            return Unavailable(line.broken)
+        return None
+
+    def _note(self, line: _Line, number: int, error: KafkaError | None) -> None:
+        self.outcomes[number] = None if error is None else self._verdict(line, error)
+        self._open.discard(number)
+
+    def _verdict(self, line: _Line, error: KafkaError) -> Outcome:
+        if error.code() in _NEVER:
+            return Reject(f"Kafka can't store it: {error.str()}")
+        if error.code() in _REFUSED:
+            return Retry(reason=f"Kafka refuses it: {error.str()}")
+        line.broken = line.broken or error.str()
+        return Unavailable(f"Kafka does not confirm: {error.str()}")
+
+
+def _headers(one: Event) -> list[tuple[str, str | bytes | None]]:
+    headers: dict[str, str] = {f"{_PREFIX}{name}": value for name, value in one.attributes.items()}
+    trace = {name: one.attributes[name] for name in ("traceparent", "tracestate") if name in one.attributes}
+    named: dict[str, str] = one.headers | trace | headers | {"content-type": one.content_type}
+    if not one.attributes:
+        named["outbox-id"] = one.id
+    return [(name, value.encode()) for name, value in named.items()]
+
+
+class Log:
+    """Reads a topic, or topics that match a pattern (`^orders\\..*`), as a member of a group.
+
+    Where it goes on is what our database says, not Kafka: offsets move in the transaction that publishes. A topic that
+    has no position with us is read from its beginning.
+    """
+
+    def __init__(self, name: str, source: Source, position: Callable[[str], Coroutine[Any, Any, int | None]]) -> None:
+        self._name, self._source, self._position = name, source, position
+        self._consumer: Consumer | None = None
+        #: Of each partition that is assigned to us: where we stand with our database.
+        self._stands: dict[str, int | None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: The last call of the consumer, in a thread: it goes on though who waits for it is cancelled.
+        self._call: asyncio.Future[list[Any]] | None = None
+
+    async def receive(self, limit: int) -> list[Received]:
+        self._loop = asyncio.get_running_loop()
+        consumer = await self._open()
+        while True:
+            self._call = asyncio.ensure_future(asyncio.to_thread(self._take, consumer, limit))
+            try:
+                records = await asyncio.shield(self._call)
+            except Unavailable:
+                await self.close()
+                raise
+            if records:
+                return [self._received(record) for record in records]
+
+    def steps(self, received: Sequence[Received]) -> list[Step]:
+        last: dict[str, int] = {}
+        for one in received:
+            last[one.token[0]] = one.token[1]
+        return [Step(partition, self._stands.get(partition), offset + 1) for partition, offset in last.items()]
+
+    async def confirm(self, published: Sequence[Received], steps: Sequence[Step]) -> None:
+        """Kafka is told, too, for those who look at the lag there; nothing depends on it."""
+        for step in steps:
+            self._stands[step.partition] = step.to_offset
+        if self._consumer is not None and steps:
+            with suppress(KafkaException):
+                self._consumer.commit(offsets=[_place(s.partition, s.to_offset) for s in steps], asynchronous=True)
+
+    async def refuse(self, received: Received, reason: str) -> None:
+        """It is passed over: the log there keeps it, and our log says where."""
+
+    async def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if self._call is not None:
+            await asyncio.wait([self._call])  # a consumer is not closed under a call of it
+            self._call.exception()
+        if consumer is not None:
+            await asyncio.to_thread(consumer.close)
+        self._stands.clear()
+
+    async def _open(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = Consumer(
+                await _settings(self._source, self._name)
+                | {
+                    "group.id": self._source.group or self._name,
+                    "enable.auto.commit": False,
+                    "auto.offset.reset": "error",  # what is not there any more is not passed over in silence
+                    "partition.assignment.strategy": "range,roundrobin",  # eager: what is assigned is all that we have
+                    "isolation.level": "read_committed",
+                    "session.timeout.ms": 10_000,
+                    "fetch.wait.max.ms": 100,
+                    "topic.metadata.refresh.interval.ms": 10_000,
+                }
+            )
+            self._consumer.subscribe([self._source.address], on_assign=self._assigned, on_revoke=self._revoked)
+        return self._consumer
+
+    def _take(self, consumer: Consumer, limit: int) -> list[Any]:
+        """In a thread: what is there, without waiting for more than the first. Raises Unavailable."""
+        records = consumer.consume(limit, _IDLE if not self._stands else _LOOK)
+        for record in records:
+            if (error := record.error()) is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise Unavailable(_unreadable(record, error))
+        return [r for r in records if r.error() is None and _partition(r.topic(), r.partition()) in self._stands]
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """In the consumer's thread. Where we go on is what our database says."""
+        assert self._loop is not None
+        self._stands.clear()
+        for one in partitions:
+            name = _partition(one.topic, one.partition)
+            stands = asyncio.run_coroutine_threadsafe(self._position(name), self._loop).result(30)
+            self._stands[name] = stands
+            one.offset = OFFSET_BEGINNING if stands is None else stands
+        consumer.assign(partitions)
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """What we still publish of them is fenced by their positions."""
+        for one in partitions:
+            self._stands.pop(_partition(one.topic, one.partition), None)
+
+    def _received(self, record: Any) -> Received:
+        place = _partition(record.topic(), record.partition())
+        headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers() or []}
+        kind = next((headers.pop(name) for name in list(headers) if name.lower() == "content-type"), None)
+        key = record.key()
+        incoming = Incoming(
+            record.value() or b"null", kind, headers, None, None if key is None else key.decode(errors="replace")
+        )
+        new, content_type, type = message_of(incoming, (_PREFIX,), self._name)
+        return Received(topic_of(self._source.topic, record.topic(), type), new, content_type, (place, record.offset()))
+
+
+def _unreadable(record: Any, error: KafkaError) -> str:
+    if error.code() != KafkaError._AUTO_OFFSET_RESET:
+        return f"Kafka can't be read: {error.str()}"
+    return (
+        f"Kafka does not have the offset that comes next in {_partition(record.topic(), record.partition())}: it was "
+        "deleted there, or the topic began anew. See outbox.source_position"
+    )
+
+
+def _partition(topic: str | None, number: int | None) -> str:
+    return f"{topic}/{number}"
+
+
+def _place(partition: str, offset: int) -> TopicPartition:
+    topic, _, number = partition.rpartition("/")
+    return TopicPartition(topic, int(number), offset)
