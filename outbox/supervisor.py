@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 
 from outbox import operations
@@ -30,10 +31,13 @@ class Supervisor:
     Args:
         arguments: of `python -m outbox`, for one worker process.
         url: the database; processes get it by their environment, since it may hold a password.
+        more: further arguments of the process at a place, 0 to processes - 1.
     """
 
-    def __init__(self, arguments: list[str], processes: int, url: str) -> None:
-        self._arguments, self._size, self._url = arguments, processes, url
+    def __init__(
+        self, arguments: list[str], processes: int, url: str, more: Callable[[int], list[str]] = lambda place: []
+    ) -> None:
+        self._arguments, self._size, self._url, self._more = arguments, processes, url, more
         self._running: set[asyncio.subprocess.Process] = set()
         self._stop = asyncio.Event()
 
@@ -42,13 +46,13 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward)
-        return max(await asyncio.gather(*(self._keep_running() for _ in range(self._size))))
+        return max(await asyncio.gather(*(self._keep_running(place) for place in range(self._size))))
 
-    async def _keep_running(self) -> int:
+    async def _keep_running(self, place: int) -> int:
         wait = _FIRST_WAIT
         while not self._stop.is_set():
             began = time.monotonic()
-            code = await self._run_one()
+            code = await self._run_one(place)
             age = time.monotonic() - began
             if code in (1, 2) and age < _START and not self._stop.is_set():  # it has said why
                 self._forward()
@@ -60,13 +64,14 @@ class Supervisor:
             wait = min(2 * wait, _LONGEST_WAIT)
         return 0
 
-    async def _run_one(self) -> int:
+    async def _run_one(self, place: int) -> int:
         name = f"{socket.gethostname()}:{uuid.uuid4().hex[:8]}"
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "outbox",
             *self._arguments,
+            *self._more(place),
             "--name",
             name,
             env={**os.environ, "OUTBOX_DATABASE_URL": self._url},

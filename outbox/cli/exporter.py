@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
 
+from outbox.cli.listening import address_of
+from outbox.cli.listening import listen as serve_at
 from outbox.cli.options import DatabaseUrl, console, usage
 from outbox.metrics.database import DatabaseCollector
 from outbox.metrics.readings import OWN, READINGS
-from outbox.metrics.server import MetricsServer
+from outbox.metrics.server import Answers, Server
 
 
 def exporter(
@@ -31,28 +34,18 @@ def exporter(
     collector = DatabaseCollector(database_url, topics, timeout)
     registry = CollectorRegistry()
     registry.register(collector)
-    _serve(MetricsServer(_address(listen), registry, collector.is_ready))
+    _serve(serve_at(address_of(listen), Answers(lambda: generate_latest(registry), collector.is_ready)))
     collector.close()
 
 
-def _serve(server: MetricsServer) -> None:
+def _serve(server: Server) -> None:
     """Until SIGTERM or Ctrl-C."""
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    host, port = server.server_address[:2]
-    print(f"metrics at http://{host!s}:{port}/metrics", flush=True)
+    print(f"metrics at {server.url}/metrics", flush=True)
     asked.wait()
-    server.shutdown()
-    server.server_close()
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise usage(f"{listen!r} is not HOST:PORT")
-    return host, int(port)
+    server.close()
 
 
 def _list() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -15,9 +16,15 @@ import typer
 
 from outbox import logs
 from outbox.cli.importing import find
+from outbox.cli.listening import address_of, listen
 from outbox.cli.options import DatabaseUrl, complain, usage
 from outbox.client import Outbox
 from outbox.errors import HandlerStuck, OutboxError
+from outbox.metrics.children import Children
+from outbox.metrics.server import Answers
+from outbox.metrics.tally import Tally
+from outbox.metrics.worker import answers_of
+from outbox.observer import NOBODY
 from outbox.supervisor import Supervisor
 from outbox.worker import Worker
 
@@ -50,6 +57,10 @@ def worker(
     log_errors: Annotated[
         bool, typer.Option("--log-errors", help="Log the texts of handlers' errors, which may show what messages hold.")
     ] = False,
+    metrics: Annotated[
+        str, typer.Option(envvar="OUTBOX_METRICS", help="HOST:PORT of /metrics, /healthz and /readyz. Default: none.")
+    ] = "",
+    metrics_socket: Annotated[str, typer.Option(hidden=True, help="The same for a supervisor.")] = "",
     supervisor: Annotated[int | None, typer.Option(hidden=True, help="End when this parent process is gone.")] = None,
     name: Annotated[str | None, typer.Option(hidden=True, help="What the process is called in outbox.worker.")] = None,
 ) -> None:
@@ -65,7 +76,8 @@ def worker(
     found = load(app)
     if processes > 1:
         command = _for_one(app, only, grace, timeout, loop, log_level, log_errors)
-        raise typer.Exit(asyncio.run(Supervisor(command, processes, database_url).run()))
+        raise typer.Exit(_supervise(command, processes, database_url, metrics))
+    tallies: dict[str, Tally] = {}
     one = Worker(
         found,
         database_url,
@@ -75,9 +87,27 @@ def worker(
         supervisor,
         name,
         _start_anew,
+        observe=lambda name: tallies.setdefault(name, Tally(one.clock)) if metrics or metrics_socket else NOBODY,
     )
+    if metrics or metrics_socket:
+        answers = answers_of(one, tallies, found.published)
+        listen(metrics_socket or address_of(metrics), answers)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_run(one))
+
+
+def _supervise(command: list[str], processes: int, database_url: str, metrics: str) -> int:
+    with tempfile.TemporaryDirectory(prefix="outbox-") as folder:
+        children = Children(folder, processes)
+        if metrics:
+            listen(address_of(metrics), Answers(children.metrics, children.are_ready, children.are_alive))
+        supervisor = Supervisor(
+            command,
+            processes,
+            database_url,
+            lambda place: ["--metrics-socket", children.path(place)] if metrics else [],
+        )
+        return asyncio.run(supervisor.run())
 
 
 def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop]:

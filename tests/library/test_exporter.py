@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import urllib.request
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outbox.metrics.database import DatabaseCollector
 from outbox.metrics.readings import OWN, READINGS
-from outbox.metrics.server import MetricsServer
+from outbox.metrics.server import Answers, Server
 from tests.shop_floor import Database, outbox, publish, pull, register, subscribe
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -87,11 +86,10 @@ def test_names_follow_prometheus(one_database: Database) -> None:
 def address(one_database: Database) -> Iterator[str]:
     registry, collector = CollectorRegistry(), DatabaseCollector(one_database.url)
     registry.register(collector)
-    server = MetricsServer(("127.0.0.1", 0), registry, collector.is_ready)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    server = Server(("127.0.0.1", 0), Answers(lambda: generate_latest(registry), collector.is_ready))
+    server.start()
+    yield server.url
+    server.close()
     collector.close()
 
 
