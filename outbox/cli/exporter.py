@@ -14,8 +14,9 @@ from outbox.cli.listening import address_of
 from outbox.cli.listening import listen as serve_at
 from outbox.cli.options import DatabaseUrl, console, usage
 from outbox.metrics.database import DatabaseCollector
-from outbox.metrics.readings import OWN, READINGS
+from outbox.metrics.readings import DATABASE
 from outbox.metrics.server import Answers, Server
+from outbox.metrics.worker import WORKER
 
 
 def exporter(
@@ -49,5 +50,5 @@ def _serve(server: Server) -> None:
 
 
 def _list() -> None:
-    for metric in (*OWN, *(metric for reading in READINGS for metric in reading.metrics)):
+    for metric in (*DATABASE, *WORKER):
         console.print(f"{metric.name}\t{metric.kind}\t{metric.help}", soft_wrap=True, highlight=False, markup=False)

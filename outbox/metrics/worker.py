@@ -25,7 +25,7 @@ PUBLISHED = Metric(
 )
 REFUSED = Metric(
     "outbox_publish_errors_total",
-    "Publishes that failed, by the error's class: BacklogFull, InvalidMessage, TopicNotDeclared, …",
+    "Publishes that failed, by the error's class: BacklogFull, InvalidMessage, TopicNotDeclared and so on.",
     "counter",
     ("topic", "error"),
 )
