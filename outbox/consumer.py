@@ -32,6 +32,7 @@ from outbox.resting import Rest
 from outbox.runners import Coroutines, Threads
 from outbox.settling import Ledger, one_by_one, what_is_held
 from outbox.subscription import Subscription
+from outbox.tracing import trace_id
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
 
@@ -187,6 +188,8 @@ class Consumer:
     def abandon(self, worker: int) -> None:
         """Begin anew as another worker: what was in hand is in other hands now."""
         self.worker = worker
+        for _ in self._ledger.leases:
+            self.observer.lost()
         if self._leased:
             self._waiting.clear()
             for chunk in self._under_way:
@@ -370,7 +373,8 @@ class Consumer:
 
     def _log_failure(self, level: int, event: str, message: Message, error: Exception, **fields: Any) -> None:
         known = {"subscription": self.name, "message": message.id, "topic": message.topic, "attempt": message.attempt}
-        log(level, event, **known, **fields, cause=handling.cause_of(error))
+        traced = {"trace": id} if (id := trace_id(message)) else {}
+        log(level, event, **known, **fields, **traced, cause=handling.cause_of(error))
 
     async def _settle_now(self, parts: bool) -> None:
         """With `parts`, also what is finished of leases that are not."""

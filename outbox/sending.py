@@ -38,6 +38,6 @@ class Sending:
             yield
         except BaseException as error:
             if isinstance(error, Exception):
-                self._published.refuse(self._topic, error)
+                self._published.refuse(error)
             self._span.fail(error)
             raise

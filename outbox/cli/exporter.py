@@ -24,6 +24,10 @@ def exporter(
     listen: Annotated[str, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz.")] = "127.0.0.1:9630",
     topics: Annotated[int, typer.Option(min=0, help="So many topics by name, the others together.")] = 100,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a statement may take.")] = 5.0,
+    share: Annotated[
+        float,
+        typer.Option(min=0.0001, max=1, help="Part of the time that a statement may take; a slow one is run seldom."),
+    ] = 0.001,
     list: Annotated[bool, typer.Option("--list", help="List the metrics and exit.")] = False,
 ) -> None:
     """Serve metrics of a database; several may run, and show the same."""
@@ -32,7 +36,7 @@ def exporter(
         return
     if not database_url:
         raise usage("which database? --database-url, or OUTBOX_DATABASE_URL")
-    collector = DatabaseCollector(database_url, topics, timeout)
+    collector = DatabaseCollector(database_url, topics, timeout, share)
     registry = CollectorRegistry()
     registry.register(collector)
     _serve(serve_at(address_of(listen), Answers(lambda: generate_latest(registry), collector.is_ready)))

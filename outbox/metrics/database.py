@@ -19,9 +19,6 @@ from outbox.version import SCHEMA_VERSION, problem
 
 Row = tuple[Any, ...]
 
-#: A statement that took a second is run again after so many, that it may take no more of the server than that.
-_SHARE = 1000
-
 
 @dataclass(frozen=True)
 class _Kept:
@@ -35,19 +32,18 @@ class _Kept:
 class DatabaseCollector(Collector):
     """Read all metrics with a statement a group; a database that does not answer is `outbox_up 0`.
 
-    However large the database is, a statement takes a thousandth of the time at most: what is slow is read more seldom.
-
 
     Args:
         url: of the database.
         topics: how many topics are shown by name, those with the most offsets; 0 or more.
+        share: the part of the time that each statement may take; what is slow is read more seldom.
         timeout: seconds that connecting, and each statement, may take; more than 0.
     """
 
-    def __init__(self, url: str, topics: int = 100, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, topics: int = 100, timeout: float = 5.0, share: float = 0.001) -> None:
         self._url, self._topics, self._timeout = libpq_url(url), topics, timeout
         self._connection: psycopg.Connection[Row] | None = None
-        self._lock = threading.Lock()
+        self._lock, self._share = threading.Lock(), share
         self._kept: dict[str, _Kept] = {}
 
     def describe(self) -> list[Family]:
@@ -89,7 +85,7 @@ class DatabaseCollector(Collector):
         """What it read last, unless that is old enough; nothing if it fails."""
         kept = self._kept.get(reading.name)
         began = time.monotonic()
-        if kept is None or began - kept.at >= kept.seconds * _SHARE:
+        if kept is None or began - kept.at >= kept.seconds / self._share:
             rows = self._read(reading)
             if rows is None:
                 self._kept.pop(reading.name, None)

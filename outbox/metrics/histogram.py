@@ -6,6 +6,7 @@ from bisect import bisect_left
 from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
 
 
 class Histogram:
@@ -28,5 +29,5 @@ class Histogram:
     def into(self, family: HistogramMetricFamily, labels: list[str]) -> None:
         """Show what there is, as one series; a value that is added meanwhile is in it or not."""
         sums = list(accumulate(self._counts.copy()))
-        names = [*(f"{float(bound):g}" for bound in self._bounds), "+Inf"]
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
         family.add_metric(labels, list(zip(names, sums, strict=True)), self._sum)

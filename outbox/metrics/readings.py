@@ -274,8 +274,9 @@ SERVER = Reading(
 SELECT (SELECT count(id) FROM outbox.scheduled),
        (SELECT coalesce(greatest(extract(epoch FROM clock_timestamp() - min(d.due_at)), 0), 0) FROM outbox.scheduled d),
        (SELECT count(*) FROM outbox.worker w WHERE w.alive_until > clock_timestamp() AND w.retired_at IS NULL),
-       (SELECT max(q.last_value::float8 / q.max_value) FROM pg_sequences q
-        WHERE q.schemaname = 'outbox' AND q.sequencename !~ '^partition_[0-9]+_offset$'),
+       (SELECT max(outbox.log_end(q.seqrelid)::float8 / q.seqmax)
+        FROM pg_sequence q JOIN pg_class c ON c.oid = q.seqrelid
+        WHERE c.relnamespace = 'outbox'::regnamespace AND c.relname !~ '^partition_[0-9]+_offset$'),
        open.with_xid, open.without_xid, prepared.number, prepared.age, pg_notification_queue_usage(),
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() - '0/0'::pg_lsn END
 FROM (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - o.xact_start))
@@ -297,7 +298,7 @@ FROM (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - o.xact_start))
         Metric("outbox_workers_alive", "Workers whose heartbeat is not overdue."),
         Metric(
             "outbox_ids_used_ratio",
-            "How far the fullest sequence of ids is used up: 0 to 1; none if we may not look.",
+            "How far the fullest sequence of ids is used up: 0 to 1.",
         ),
         Metric("outbox_oldest_transaction_with_xid_seconds", "Age of the oldest open transaction that writes."),
         Metric("outbox_oldest_transaction_without_xid_seconds", "Age of the oldest open transaction that only reads."),
@@ -318,7 +319,7 @@ READING_UP = Metric(
 )
 READING_AGE = Metric(
     "outbox_reading_age_seconds",
-    "How old what it read is: a statement is run no more often than leaves it a thousandth of the time.",
+    "How old what it read is: a statement is run no more often than its --share of the time allows.",
     labels=("reading",),
 )
 OUTDATED = Metric("outbox_schema_outdated", "1: the schema is older than this package needs: run `outbox migrate`.")

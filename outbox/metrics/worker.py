@@ -10,25 +10,14 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from outbox import __version__
+from outbox.metrics import publishing
 from outbox.metrics.catalog import Metric
+from outbox.metrics.publishing import PUBLISHED, REFUSED
 from outbox.metrics.server import Answers
 from outbox.metrics.tally import TALLIED, Tally, families
 from outbox.published import Published
 from outbox.worker import Worker
 
-PUBLISHED = Metric(
-    "outbox_published_messages_total",
-    "Messages that this process handed to the database, whether or not the transaction then committed; the topics "
-    "beyond the first hundred together as `other`.",
-    "counter",
-    ("topic",),
-)
-REFUSED = Metric(
-    "outbox_publish_errors_total",
-    "Publishes that failed, by the error's class: BacklogFull, InvalidMessage, TopicNotDeclared and so on.",
-    "counter",
-    ("topic", "error"),
-)
 IN_HAND = Metric(
     "outbox_worker_in_hand_messages",
     "Messages that this process has pulled and not finished, by state: handling, waiting.",
@@ -70,7 +59,7 @@ class WorkerCollector(Collector):
 
     def collect(self) -> Iterator[AnyFamily]:
         yield from families(self._tallies)
-        yield from published(self._published)
+        yield from publishing.families(self._published)
         worker = self._worker
         pools = worker.pools
         yield IN_HAND.family(_in_hand(worker))
@@ -89,12 +78,6 @@ def answers_of(worker: Worker, tallies: Mapping[str, Tally], counts: Published) 
     registry = CollectorRegistry()
     registry.register(WorkerCollector(worker, tallies, counts))
     return Answers(lambda: generate_latest(registry), lambda: worker.is_ready, lambda: worker.is_alive)
-
-
-def published(counts: Published) -> Iterator[AnyFamily]:
-    """What was published through an application, and what was refused."""
-    yield PUBLISHED.family([([topic], count) for topic, count in counts.messages()])
-    yield REFUSED.family([([topic, error], count) for (topic, error), count in counts.errors()])
 
 
 def _in_hand(worker: Worker) -> Iterator[tuple[list[str], float]]:

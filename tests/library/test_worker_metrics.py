@@ -144,7 +144,7 @@ def test_publishes_that_fail_are_counted_by_error(one_database: Database) -> Non
             app.publish(connection, "t", float("nan"))
         app.publish_many(connection, "t", [1, 2, 3])
     assert app.published.messages() == [("t", 3)]
-    assert app.published.errors() == [(("t", "InvalidMessage"), 1)]
+    assert dict(app.published.errors()) == {"InvalidMessage": 1, "TopicNotDeclared": 0, "BacklogFull": 0}
 
 
 def test_topics_beyond_a_hundred_are_counted_together() -> None:
