@@ -225,14 +225,14 @@ ALERTS = (
     Alert(
         "OutboxRotationBlocked",
         "warning",
+        # whichever slot it is: a ring whose slots are short comes round before one of them has been due for long
         lambda t: (
-            f"{worst('outbox_rotation_blocked', 'retention, slot, holder, subscription')} == 1 and on (retention, "
-            f"slot) "
-            f"{worst('outbox_rotation_overdue_seconds', 'retention, slot')} > {t.seconds(HOUR)}"
+            "max by (retention, holder, subscription) "
+            f"(max_over_time(outbox_rotation_blocked[{t.of(5 * MINUTE)}])) == 1"
         ),
-        10 * MINUTE,
-        "Slot {{ $labels.slot }} of the log can't be emptied: {{ $labels.holder }} {{ $labels.subscription }} needs it",
-        "The log grows until this subscription has passed the slot, or the lease is settled.",
+        30 * MINUTE,
+        "Slots of {{ $labels.retention }} can't be emptied: {{ $labels.holder }} {{ $labels.subscription }} needs them",
+        "The log grows until this subscription has passed them, or the lease is settled.",
         (
             "Let its workers catch up; or move it on, if nobody needs that: `outbox seek SUBSCRIPTION --to next`.",
             "A subscription that nobody runs any more: `outbox subscriptions delete`.",

@@ -89,7 +89,8 @@ ROWS = {
         ),
         Panel(
             "Offsets",
-            "How far the longest partition has used its numbers up.",
+            "How far the longest partition has used its numbers up. Red: publishes to it will fail soon: take another "
+            "topic.",
             "percentunit", {"max(outbox_topic_offsets_used_ratio)": "used"}, "number", 0.5, 0.8, 6,
         ),
         Panel(

@@ -10,7 +10,7 @@ from typing import Any
 
 from outbox.model import Message
 from outbox.subscription import Subscription
-from outbox.tracing import is_on, note_failure, operation, tracer
+from outbox.tracing import carried, is_on, note_failure, operation, tracer
 
 try:
     from opentelemetry import context as contexts
@@ -57,7 +57,7 @@ def _processing(subscription: Subscription, messages: Message | list[Message]) -
 
 def _start(subscription: Subscription, messages: Sequence[Message], batch: bool) -> Any:
     """One message: its publish is the parent. Of many each has a link to its own."""
-    found = [TraceContextTextMapPropagator().extract(message.headers, contexts.Context()) for message in messages]
+    found = [TraceContextTextMapPropagator().extract(carried(message), contexts.Context()) for message in messages]
     created = [trace.get_current_span(context).get_span_context() for context in found]
     links = [
         trace.Link(context, None if not batch else _of_message(message))

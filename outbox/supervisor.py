@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -13,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from outbox import operations
+from outbox import operations, sd_notify
 from outbox.database import Database, libpq_url
 from outbox.logs import log
 
@@ -46,7 +45,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward)
-        return max(await asyncio.gather(*(self._keep_running(place) for place in range(self._size))))
+        sd_notify.notify("READY=1")
+        living = asyncio.create_task(sd_notify.keep_alive())
+        try:
+            return max(await asyncio.gather(*(self._keep_running(place) for place in range(self._size))))
+        finally:
+            living.cancel()
 
     async def _keep_running(self, place: int) -> int:
         wait = _FIRST_WAIT
@@ -74,7 +78,7 @@ class Supervisor:
             *self._more(place),
             "--name",
             name,
-            env={**os.environ, "OUTBOX_DATABASE_URL": self._url},
+            env={**sd_notify.environment_of_others(), "OUTBOX_DATABASE_URL": self._url},
             start_new_session=True,  # a Ctrl-C reaches it through us, once
         )
         self._running.add(process)
@@ -103,6 +107,7 @@ class Supervisor:
     def _forward(self) -> None:
         """Ask all to stop; asked again, they do not wait for their handlers."""
         self._stop.set()
+        sd_notify.notify("STOPPING=1")
         for process in self._running:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)

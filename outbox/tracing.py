@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from outbox.model import Message
 
 try:
@@ -71,9 +73,17 @@ def sending(topic: str) -> Silence:
     return Span(topic) if is_on() else _SILENCE
 
 
+def carried(message: Message) -> dict[str, str]:
+    """A message's headers; none if they can't be read, since what is published in SQL may hold anything."""
+    try:
+        return message.headers
+    except msgspec.DecodeError:
+        return {}
+
+
 def trace_id(message: Message) -> str | None:
     """The trace that a message belongs to, as its publisher wrote it; None: it has none."""
-    parts = message.headers.get("traceparent", "").split("-")
+    parts = carried(message).get("traceparent", "").split("-")
     return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else None
 
 

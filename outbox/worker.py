@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import psycopg
 
 from outbox import connection as connections
-from outbox import dead_letters, operations, retention, schedules
+from outbox import dead_letters, operations, retention, schedules, sd_notify
 from outbox.alarm import Alarm
 from outbox.client import Outbox
 from outbox.consumer import Consumer
@@ -143,6 +143,7 @@ class Worker:
         stuck = (self._watch_handlers(consumer) for consumer in self._consumers)
         loops = (
             self._alarm.run(),
+            sd_notify.keep_alive(),
             self._beat(),
             self._keep_house(),
             Scheduler(self._database, self._alarm).run(),
@@ -214,6 +215,7 @@ class Worker:
             for subscription in self._subscriptions
         ]  # fmt: skip
         self._watchdog.start()
+        sd_notify.notify("READY=1")
         log(logging.INFO, "worker started", worker=self.id, name=self.name, subscriptions=",".join(self._names))
 
     async def _declare(self, subscription: Subscription) -> None:
@@ -337,6 +339,7 @@ class Worker:
 
     async def _end(self, consuming: list[asyncio.Task[None]]) -> None:
         """The order matters: nothing new, then what is under way, then its settlement, then the rest goes to others."""
+        sd_notify.notify("STOPPING=1")
         log(logging.INFO, "stopping", worker=self.id, handling=self._handling)
         for consumer in self._consumers:
             consumer.stop()

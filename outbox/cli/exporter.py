@@ -17,6 +17,7 @@ from outbox.metrics.database import DatabaseCollector
 from outbox.metrics.readings import DATABASE
 from outbox.metrics.server import Answers, Server
 from outbox.metrics.worker import WORKER
+from outbox.sd_notify import interval, notify
 
 
 def exporter(
@@ -49,7 +50,10 @@ def _serve(server: Server) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
     print(f"metrics at {server.url}/metrics", flush=True)
-    asked.wait()
+    notify("READY=1")
+    while not asked.wait(interval()):
+        notify("WATCHDOG=1")
+    notify("STOPPING=1")
     server.close()
 
 

@@ -39,6 +39,13 @@ class Loop(StrEnum):
     UVLOOP = "uvloop"
 
 
+class LogFormat(StrEnum):
+    """How a worker writes its log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 def worker(
     app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the Outbox is, as in shop.messages:app")],
     database_url: DatabaseUrl,
@@ -54,6 +61,9 @@ def worker(
         Loop, typer.Option(envvar="OUTBOX_LOOP", help="The event loop; uvloop makes many coroutines at once faster.")
     ] = Loop.ASYNCIO,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="OUTBOX_LOG_FORMAT", help="Lines for people, or JSON for a collector.")
+    ] = LogFormat.TEXT,
     log_errors: Annotated[
         bool, typer.Option("--log-errors", help="Log the texts of handlers' errors, which may show what messages hold.")
     ] = False,
@@ -71,11 +81,12 @@ def worker(
     """
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise usage(f"--log-level {log_level} is not one of DEBUG, INFO, WARNING, ERROR")
-    logs.configure(log_level, log_errors)
+    logs.configure(log_level, log_errors, log_format is LogFormat.JSON)
     new_loop = _loop_factory(loop)
     found = load(app)
     if processes > 1:
-        command = _for_one(app, only, grace, timeout, loop, log_level, log_errors)
+        settings = {"grace": grace, "timeout": timeout, "loop": loop, "log_level": log_level, "log_format": log_format}
+        command = _for_one(app, only, log_errors, **settings)
         raise typer.Exit(_supervise(command, processes, database_url, metrics))
     tallies: dict[str, Tally] = {}
     one = Worker(
@@ -171,17 +182,10 @@ def load(path: str) -> Outbox:
     return found
 
 
-def _for_one(
-    app: str, only: list[str] | None, grace: float, timeout: float, loop: Loop, log_level: str, log_errors: bool
-) -> list[str]:
+def _for_one(app: str, only: list[str] | None, log_errors: bool, **settings: object) -> list[str]:
     """The command of one process; the database's URL, which may hold a password, goes by the environment."""
     chosen = [part for name in only or () for part in ("--only", name)]
-    settings = {
-        "grace": grace,
-        "timeout": timeout,
-        "loop": loop.value,
-        "log-level": log_level,
-        "supervisor": os.getpid(),
-    }
     chosen += ["--log-errors"] if log_errors else []
-    return ["worker", app, *chosen, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
+    settings["supervisor"] = os.getpid()
+    options = (part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value)))
+    return ["worker", app, *chosen, *options]

@@ -42,6 +42,7 @@ class DatabaseCollector(Collector):
 
     def __init__(self, url: str, topics: int = 100, timeout: float = 5.0, share: float = 0.001) -> None:
         self._url, self._topics, self._timeout = libpq_url(url), topics, timeout
+        self._limit = f"{max(1, round(timeout * 1000))}ms"
         self._connection: psycopg.Connection[Row] | None = None
         self._lock, self._share = threading.Lock(), share
         self._kept: dict[str, _Kept] = {}
@@ -106,7 +107,10 @@ class DatabaseCollector(Collector):
     def _read(self, reading: Reading) -> list[Row] | None:
         try:
             parameters = {"topics": self._topics} if reading.limited else None
-            return self._connected().execute(reading.statement.encode(), parameters).fetchall()
+            connection = self._connected()
+            with connection.transaction():  # behind a pooler the next transaction is another session's
+                connection.execute("SELECT set_config('statement_timeout', %s, true)", (self._limit,))
+                return connection.execute(reading.statement.encode(), parameters).fetchall()
         except psycopg.Error:
             if self._connection is not None and self._connection.closed:
                 self.close()
@@ -114,13 +118,12 @@ class DatabaseCollector(Collector):
 
     def _connected(self) -> psycopg.Connection[Row]:
         if self._connection is None:
-            limit = max(2, round(self._timeout))
-            connection = psycopg.connect(
-                self._url, autocommit=True, application_name="outbox exporter", connect_timeout=limit
-            )
-            self._connection = connection
-            connection.execute(
-                "SELECT set_config('statement_timeout', %s, false)", (f"{max(1, round(self._timeout * 1000))}ms",)
+            self._connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                prepare_threshold=None,
+                application_name="outbox exporter",
+                connect_timeout=max(2, round(self._timeout)),
             )
         return self._connection
 

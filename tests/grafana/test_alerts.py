@@ -36,6 +36,8 @@ MESSAGES = 'outbox_subscription_lag_messages{subscription="s"}'
 PAUSED = 'outbox_subscription_paused{subscription="s"}'
 SLOT = '{retention="standard",slot="3",holder="subscription",subscription="s"}'
 
+NEXT = SLOT.replace("3", "4")
+
 
 def late(per_minute: int, of: int) -> dict[str, str]:
     """Deliveries: of so many a minute so many are late, for seven hours."""
@@ -90,8 +92,8 @@ CASES = (
     Case("OutboxMessagesLost", {'outbox_subscription_lost_messages{subscription="s"}': "0x3 7x5 0x5"}, (6,), (2, 11)),
     Case(
         "OutboxRotationBlocked",
-        {f"outbox_rotation_blocked{SLOT}": "1x120", f"outbox_rotation_overdue_seconds{SLOT}": "0+60x120"},
-        (75,), (50, 65),
+        {f"outbox_rotation_blocked{SLOT}": "1x20 0x100", f"outbox_rotation_blocked{NEXT}": "0x23 1x30 0x9"},
+        (35, 56), (25, 60),
     ),
     Case("OutboxLongTransaction", {"outbox_oldest_transaction_with_xid_seconds": "0+60x30 0x5"}, (22,), (15, 34)),
     Case("OutboxLongTransaction", {"outbox_oldest_transaction_without_xid_seconds": "0+60x70"}, (67,), (30, 60)),

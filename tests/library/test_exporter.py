@@ -7,6 +7,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +19,7 @@ from outbox.metrics.database import DatabaseCollector
 from outbox.metrics.readings import DATABASE, READINGS, Reading
 from outbox.metrics.server import Answers, Server
 from outbox.metrics.worker import WORKER
+from tests.servers import PgBouncer
 from tests.shop_floor import Database, outbox, publish, pull, register, subscribe, wait_for
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -193,3 +195,12 @@ def test_a_statement_that_takes_long_is_run_seldom(one_database: Database, monke
     pages = [generate_latest(registry).decode() for _ in range(3)]
     assert all('outbox_slow{run="1"}' in page for page in pages)
     collector.close()
+
+
+def test_it_works_behind_a_pooler_and_leaves_no_setting_there(one_database: Database, pgbouncer: PgBouncer) -> None:
+    url = pgbouncer.url(one_database.name)
+    for _ in range(2):
+        series = scrape(url)
+    assert {value for (name, _), value in series.items() if name == "outbox_reading_up"} == {1}
+    with psycopg.connect(url, prepare_threshold=None) as connection:
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
