@@ -40,7 +40,9 @@ def mail(message, connection: psycopg.Connection):
 def book(message, connection: psycopg.Connection):
     app.publish(connection, "bookings", message.payload)
 
-@app.subscribe("patient", "patience", retries=Retries(first=timedelta(milliseconds=20), max_attempts=100))
+FOR_LONG = Retries(first=timedelta(milliseconds=200), longest=timedelta(seconds=1), max_attempts=1000)
+
+@app.subscribe("patient", "patience", retries=FOR_LONG)
 def wait(message):
     if os.path.exists("broken"):
         raise ConnectionError
@@ -109,7 +111,10 @@ class Story:
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     def wait_until_firing(self, *names: str) -> None:
-        wait_for(lambda: set(names) <= self.firing(), f"firing: {names}", 90)
+        try:
+            wait_for(lambda: set(names) <= self.firing(), f"firing: {names}", 90)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; firing are {self.firing()}") from None
 
     def wait_until_quiet(self, *names: str) -> None:
         wait_for(lambda: not set(names) & self.firing(), f"not firing any more: {names}", 90)
@@ -178,7 +183,7 @@ def tell(on: Story) -> set[str]:
     clear("OutboxDown", "OutboxWorkerNotReady")
 
     on.wait_until_firing("OutboxRotationBlocked")
-    on.database.execute("SELECT outbox.seek_to('archive', 'next')")
+    on.database.execute("SELECT outbox.unsubscribe('archive', true)")
     clear("OutboxRotationBlocked")
     on.exporter.kill()
     on.wait_until_firing("OutboxExporterDown")
@@ -228,9 +233,9 @@ def _lose_all_workers(on: Story) -> None:
     on.publish("patience", 1)
     retrying = "SELECT count(*) FROM outbox.redelivery r JOIN outbox.subscription s ON s.id = r.subscription_id"
     wait_for(lambda: on.database.value(f"{retrying} WHERE s.name = 'patient'") == 1, "it is to be tried again")
-    with on.database.connect() as connection:
-        Outbox().publish_later(connection, "orders.placed", "good", delay=timedelta(seconds=0.5))
     on.worker.kill()
+    with on.database.connect() as connection:
+        Outbox().publish_later(connection, "orders.placed", "good", delay=timedelta(seconds=0.1))
     on.wait_until_firing("OutboxNoWorker", "OutboxLagTooOld", "OutboxRedeliveryStuck", "OutboxScheduledOverdue")
     (on.folder / "broken").unlink()
     on.worker = on.start_worker()

@@ -199,8 +199,8 @@ def test_a_statement_that_takes_long_is_run_seldom(one_database: Database, monke
 
 def test_it_works_behind_a_pooler_and_leaves_no_setting_there(one_database: Database, pgbouncer: PgBouncer) -> None:
     url = pgbouncer.url(one_database.name)
-    for _ in range(2):
-        series = scrape(url)
+    wait_for(lambda: of(scrape(url), "outbox_up") == 1, "the pooler is up")
+    series = scrape(url)
     assert {value for (name, _), value in series.items() if name == "outbox_reading_up"} == {1}
     with psycopg.connect(url, prepare_threshold=None) as connection:
         assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
