@@ -70,7 +70,7 @@ def _start(subscription: Subscription, messages: Sequence[Message], batch: bool)
     attributes |= {"messaging.batch.message_count": len(messages)} if batch else _of_message(messages[0])
     return tracer().start_span(
         f"process {topic or subscription.name}",
-        context=None if batch or not created[0].is_valid else found[0],
+        context=contexts.Context() if batch else found[0],
         kind=trace.SpanKind.CONSUMER,
         attributes=attributes,
         links=links,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def draw(on: Story, name: str) -> None:
     rows = math.ceil(len(panels) / 2)
     figure, axes = pyplot.subplots(rows, 2, figsize=(14, 2.9 * rows), squeeze=False)
     for panel, axis in zip(panels, axes.flat, strict=False):
-        _panel(on, panel, axis)
+        _panel(on, panel, axis, "mailer" if page.one else "mailer|ledger|patient")
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     figure.suptitle(page.title + " – a story of two minutes", fontsize=12)
@@ -52,21 +53,29 @@ def draw(on: Story, name: str) -> None:
     pyplot.close(figure)
 
 
-def _panel(on: Story, panel: Panel, axis: Any) -> None:
+def _panel(on: Story, panel: Panel, axis: Any, subscriptions: str) -> None:
     for expr, legend in panel.queries.items():
-        for one in on.series(expr.replace('=~"$subscription"', '=~"mailer|ledger|patient"')):
-            label = legend
-            for key, value in one["metric"].items():
-                label = label.replace("{{" + key + "}}", value)
-            points = [(at - on.began, float(value)) for at, value in one["values"]]
-            axis.plot(*zip(*points, strict=True), linewidth=1, label=label.replace("{{", "").replace("}}", "")[:32])
+        for one in on.series(expr.replace("$subscription", subscriptions)):
+            at = [at - on.began for at, _ in one["values"]]
+            values = [float(value) for _, value in one["values"]]
+            for place in range(len(at) - 1, 0, -1):
+                if at[place] - at[place - 1] > 1:  # nothing was there: no line
+                    at.insert(place, at[place])
+                    values.insert(place, math.nan)
+            axis.plot(at, values, linewidth=1, label=_label(legend, one["metric"]))
     axis.set_title(panel.title, fontsize=10, loc="left")
     axis.set_ylabel(_UNITS.get(panel.unit, ""), fontsize=8)
     axis.tick_params(labelsize=7)
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
-    if axis.get_legend_handles_labels()[1]:
-        axis.legend(fontsize=6, ncols=3, loc="upper left")
+    handles, labels = axis.get_legend_handles_labels()
+    if labels:
+        axis.legend(handles[:6], labels[:6], fontsize=6, ncols=3, loc="upper left")
+
+
+def _label(legend: str, metric: dict[str, str]) -> str:
+    """As Grafana fills it in."""
+    return re.sub(r"{{(\w+)}}", lambda found: metric.get(found[1], ""), legend).strip()
 
 
 if __name__ == "__main__":
