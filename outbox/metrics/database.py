@@ -13,7 +13,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 
 from outbox import __version__
-from outbox.database import libpq_url
+from outbox.database import libpq_url, without_prepared_statements
 from outbox.metrics.readings import BUILD, OUTDATED, READING_AGE, READING_UP, READINGS, SCHEMA, UP, Reading
 from outbox.version import SCHEMA_VERSION, problem
 
@@ -121,10 +121,10 @@ class DatabaseCollector(Collector):
             self._connection = psycopg.connect(
                 self._url,
                 autocommit=True,
-                prepare_threshold=None,
                 application_name="outbox exporter",
                 connect_timeout=max(2, round(self._timeout)),
             )
+            without_prepared_statements(self._connection)
         return self._connection
 
 
