@@ -5,7 +5,7 @@ ARGS ?=
 # Where `make bench` writes a line for each run.
 BENCH ?= benchmark.jsonl
 
-.PHONY: demo test lint stress chaos kill-actors mutate bench bench-quick bench-charts clean
+.PHONY: demo test lint stress chaos kill-actors mutate bench bench-quick bench-charts see pictures clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("outbox needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -49,6 +49,12 @@ bench-quick: $(VENV)/ready  ## two minutes, beside hand-written loops only; ARGS
 
 bench-charts: $(VENV)/bench-ready  ## draw what `make bench` measured into tests/benchmark/charts/
 	$(VENV)/bin/python -m tests.benchmark.charts $(BENCH)
+
+see: $(VENV)/ready  ## what is made of grafana/*.py: dashboards, alerts, the table of metrics
+	$(VENV)/bin/python -m grafana
+
+pictures: $(VENV)/bench-ready  ## draw the dashboards' panels as a story on a real Prometheus fills them
+	$(VENV)/bin/python -m tests.grafana.pictures
 
 clean:
 	rm -rf $(VENV) .outbox-demo dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

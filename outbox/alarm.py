@@ -44,6 +44,8 @@ class Alarm:
         self._url = url
         #: Do notifications come at all? While they do not, consumers should poll faster.
         self.listening = False
+        #: Notifications that have come.
+        self.rings = 0
         self._locks: psycopg.AsyncConnection[Any] | None = None
         self._held: Counter[int] = Counter()
         #: consumer → topic → its wake lock; only of those that doze.
@@ -131,6 +133,7 @@ class Alarm:
 
     def _ring(self, topic: str) -> None:
         """A topic that nobody here knows may be new, so everybody looks, and asks again what it reads."""
+        self.rings += 1
         known = topic == operations.SCHEDULING or (
             topic.isdecimal() and any(int(topic) in topics for topics in self._dozing.values())
         )

@@ -25,12 +25,14 @@ from outbox.database import AWAY, Database
 from outbox.errors import InvalidDeclaration, LeaseLost, WorkerLost
 from outbox.logs import log
 from outbox.model import Message
+from outbox.observer import NOBODY, Observer
 from outbox.operations import Failure, Pulled, Settlement
 from outbox.pace import Pace
 from outbox.resting import Rest
 from outbox.runners import Coroutines, Threads
 from outbox.settling import Ledger, one_by_one, what_is_held
 from outbox.subscription import Subscription
+from outbox.tracing import trace_id
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
 
@@ -55,7 +57,9 @@ class Consumer:
         transactions: Transactions,
         watchdog: Watchdog,
         worker: int,
+        observer: Observer = NOBODY,
     ) -> None:
+        self.observer = observer
         self.name = subscription.name
         self.subscription = subscription
         self.worker = worker
@@ -95,6 +99,11 @@ class Consumer:
     def running(self) -> int:
         """Messages that handlers are at work on, or have in their chunk."""
         return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Messages that were pulled and wait for a runner."""
+        return len(self._waiting)
 
     async def run(self) -> None:
         """Pull and settle until `stop` and `finish`; an error of either ends both."""
@@ -179,6 +188,8 @@ class Consumer:
     def abandon(self, worker: int) -> None:
         """Begin anew as another worker: what was in hand is in other hands now."""
         self.worker = worker
+        for _ in self._ledger.leases:
+            self.observer.lost()
         if self._leased:
             self._waiting.clear()
             for chunk in self._under_way:
@@ -219,12 +230,15 @@ class Consumer:
         except WorkerLost:
             if worker == self.worker:
                 self.lost.set()
+            self.observer.pulled("lost", time.monotonic() - asked)
             await asyncio.sleep(_REGISTERING)  # while the worker registers anew
             return Pulled([], None)
         except AWAY as error:
+            self.observer.pulled("away", time.monotonic() - asked)
             await self._database.wait_until_back(error)
             return Pulled([], None)
         self._cost = time.monotonic() - asked
+        self.observer.pulled(pulled, self._cost)
         looked = bool(pulled.batches) or pulled.again_in is None  # it may have had no turn, or been allowed nothing
         if overdue and looked and not any(batch[0].redelivered for batch in pulled.batches):
             self._last_overdue = time.monotonic()
@@ -276,6 +290,7 @@ class Consumer:
         self._running -= chunk.size
         if chunk.outcomes:
             self._pace.note(chunk.outcomes, chunk.seconds)
+            self.observer.handled(chunk)
         self._close(chunk)
         self._give_back_surplus()
         self._dispatch()
@@ -315,6 +330,7 @@ class Consumer:
     def _close_stuck(self, chunk: Chunk, call: Call | None) -> None:
         """Close what a chunk has come to; the call, if any, is the one that does not end."""
         chunk.give_up()
+        self.observer.handled(chunk)
         self._close(chunk)
         if call:
             self.stuck.set()
@@ -338,6 +354,7 @@ class Consumer:
     def _fail(self, message: Message, error: Exception) -> None:
         lease = message.lease_id
         if lease is None:
+            self.observer.failed("dropped", None)
             self._log_failure(logging.ERROR, "failed without a lease: message dropped", message, error)
         elif isinstance(error, LeaseLost):
             self._lose(lease)
@@ -351,7 +368,9 @@ class Consumer:
     def _enter_failure(self, failure: Failure, message: Message, error: Exception) -> None:
         self._ledger.fail(failure)
         if isinstance(error, Deferred):
+            self.observer.failed("deferred", None)
             return
+        self.observer.failed("dead" if failure.delay is None else "retry", failure.reason)
         if failure.delay is None:
             self._log_failure(logging.ERROR, "dead letter", message, error, reason=failure.reason)
         else:
@@ -359,7 +378,8 @@ class Consumer:
 
     def _log_failure(self, level: int, event: str, message: Message, error: Exception, **fields: Any) -> None:
         known = {"subscription": self.name, "message": message.id, "topic": message.topic, "attempt": message.attempt}
-        log(level, event, **known, **fields, cause=handling.cause_of(error))
+        traced = {"trace": id} if (id := trace_id(message)) else {}
+        log(level, event, **known, **fields, **traced, cause=handling.cause_of(error))
 
     async def _settle_now(self, parts: bool) -> None:
         """With `parts`, also what is finished of leases that are not."""
@@ -367,10 +387,11 @@ class Consumer:
             await self._settle(settlement)
 
     async def _settle(self, settlement: Settlement) -> None:
-        worker = self.worker
+        worker, began = self.worker, time.monotonic()
         self._settling.update(settlement.leases)
         try:
             await self._database.persist(lambda: operations.settle(worker, settlement, durable=False))
+            self.observer.settled(len(settlement.leases), time.monotonic() - began)
         except (LeaseLost, InvalidDeclaration) as error:
             if len(settlement.leases) == 1:
                 await self._settle_what_is_held(settlement, worker, error)
@@ -398,6 +419,7 @@ class Consumer:
     def _lose(self, lease: int) -> None:
         """It is in other hands: begin with none of its messages any more."""
         self._ledger.drop(lease)
+        self.observer.lost()
         self._waiting = deque(message for message in self._waiting if message.lease_id != lease)
         for chunk in self._under_way:
             chunk.lose(lease)

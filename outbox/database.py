@@ -98,6 +98,9 @@ class Database:
             await line.close()
         await self._pool.close(timeout=1)
 
+    def pool_stats(self) -> dict[str, int]:
+        return self._pool.get_stats()
+
     def line(self) -> Line:
         """A connection for one who asks all the time."""
         self._lines.append(Line(self))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 logger = logging.getLogger("outbox")
 
@@ -36,12 +39,12 @@ def log(level: int, event: str, /, **fields: Any) -> None:
 error_texts = False
 
 
-def configure(level: str = "INFO", errors: bool = False) -> None:
-    """Send our events to standard error, a line each; with `errors`, the texts of handlers' errors too."""
+def configure(level: str = "INFO", errors: bool = False, json: bool = False) -> None:
+    """Send our events to standard error, a line each, as text or JSON; with `errors`, the texts of handlers' errors."""
     global error_texts
     error_texts = errors
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines(colour=sys.stderr.isatty()))
+    handler.setFormatter(JsonLines() if json else Lines(colour=sys.stderr.isatty()))
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
@@ -79,6 +82,23 @@ class Lines(logging.Formatter):
         line = redact(line)
         colour = _COLOURS.get(record.levelname) if self.colour else None
         return f"{colour}{line}\x1b[0m" if colour else line
+
+
+class JsonLines(logging.Formatter):
+    """`{"time":"2026-01-31T12:00:01.123Z","level":"WARNING","event":"retry","subscription":"mailer","attempt":2}`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields = {name: _plain(value) for name, value in getattr(record, "fields", {}).items()}
+        line = {"time": at, "level": record.levelname, "event": redact(record.getMessage()), **fields}
+        if record.exc_info:
+            line["traceback"] = redact(self.formatException(record.exc_info))
+        return msgspec.json.encode(line).decode()
+
+
+def _plain(value: Any) -> Any:
+    """Numbers stay what they are; all else is a text."""
+    return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
 
 
 def _quoted(value: Any) -> str:

@@ -358,6 +358,12 @@ def heartbeat(worker: int, timeout: timedelta) -> Operation[bool]:
     return bool(rows[0][0])
 
 
+def clock() -> Operation[float]:
+    """The database's clock, in seconds since 1970."""
+    rows = yield Statement("SELECT extract(epoch FROM clock_timestamp())::float8")
+    return float(rows[0][0])
+
+
 def retire(worker: int) -> Operation[int]:
     rows = yield Statement("SELECT outbox.retire(%s)", (worker,))
     return int(rows[0][0])

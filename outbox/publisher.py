@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
 from typing import Any, TypeVar, Unpack, overload
@@ -15,7 +15,9 @@ from outbox.errors import InvalidMessage
 from outbox.model import MessageId, NewMessage
 from outbox.operations import Operation
 from outbox.payload import Encoded, Limits, check_topic, encode
+from outbox.published import Published
 from outbox.scheduled import Later
+from outbox.sending import Sending
 
 T = TypeVar("T")
 
@@ -28,6 +30,8 @@ class Publisher:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        #: What was published in this process, and what was refused.
+        self.published = Published()
         self._schema_checked = False
 
     @overload
@@ -98,8 +102,13 @@ class Publisher:
             BacklogFull: too many messages wait for a subscription that rejects more.
             SchemaOutdated: run `outbox migrate`.
         """
-        message = encode(payload, self.limits, key, headers, content_type, idempotency_key, ttl)
-        return self._run(operations.publish(checked(topic), message, priority), connection)
+
+        def operation(sending: Sending) -> Operation[MessageId]:
+            with_context = sending.headers(headers, self.limits.headers)
+            message = encode(payload, self.limits, key, with_context, content_type, idempotency_key, ttl)
+            return operations.publish(topic, message, priority)
+
+        return self._send(topic, operation, connection, lambda found: (1, found))
 
     @overload
     def publish_many(
@@ -125,8 +134,11 @@ class Publisher:
         """
         if isinstance(messages, str | bytes | dict):
             raise InvalidMessage(f"publish_many takes many messages, not one {type(messages).__name__}")
-        encoded = map(self._encode, messages)
-        return self._run(_publish_in_chunks(checked(topic), encoded, priority), connection)
+
+        def operation(sending: Sending) -> Operation[int]:
+            return _publish_in_chunks(topic, (self._encode(message, sending) for message in messages), priority)
+
+        return self._send(topic, operation, connection, lambda stored: (stored, None))
 
     @overload
     def publish_later(
@@ -153,14 +165,17 @@ class Publisher:
         Raises:
             InvalidMessage: it breaks a limit; or the delay is negative, or the time has no zone.
         """
-        delay, at = options.get("delay"), options.get("at")
-        to_come.check_time(delay, at)
-        message = encode(
-            payload, self.limits, options.get("key"), options.get("headers"), options.get("content_type"),
-            options.get("idempotency_key"), options.get("ttl"),
-        )  # fmt: skip
-        priority = options.get("priority", 0)
-        return self._run(to_come.publish_later(checked(topic), message, priority, delay, at), connection)
+
+        def operation(sending: Sending) -> Operation[int]:
+            delay, at = options.get("delay"), options.get("at")
+            to_come.check_time(delay, at)
+            message = encode(
+                payload, self.limits, options.get("key"), sending.headers(options.get("headers"), self.limits.headers),
+                options.get("content_type"), options.get("idempotency_key"), options.get("ttl"),
+            )  # fmt: skip
+            return to_come.publish_later(topic, message, options.get("priority", 0), delay, at)
+
+        return self._send(topic, operation, connection, lambda found: (0, f"scheduled-{found}"))
 
     @overload
     def cancel_scheduled(self, connection: AsyncTransaction, id: int) -> Awaitable[bool]: ...
@@ -172,18 +187,43 @@ class Publisher:
         """Call off a message of `publish_later`, in the caller's transaction; False: it was published already."""
         return self._run(to_come.cancel(id), connection)
 
-    def _encode(self, message: Any) -> Encoded:
+    def _encode(self, message: Any, sending: Sending) -> Encoded:
         """A payload, or a NewMessage."""
         if not isinstance(message, NewMessage):
-            return encode(message, self.limits)
+            return encode(message, self.limits, headers=sending.headers(None, self.limits.headers))
         return encode(
             message.payload,
             self.limits,
             message.key,
-            message.headers,
+            sending.headers(message.headers, self.limits.headers),
             idempotency_key=message.idempotency_key,
             ttl=message.ttl,
         )
+
+    def _send(
+        self,
+        topic: str,
+        prepare: Callable[[Sending], Operation[T]],
+        connection: Any,
+        result: Callable[[T], tuple[int, object]],
+    ) -> T | Awaitable[T]:
+        """Run a publish; `result` says of what it returns how many messages that is, and which id one has."""
+        sending = Sending(checked(topic), self.published)
+        with sending.failures():
+            operation = self._on_checked_schema(prepare(sending))
+            if connections.is_async(connection):
+                return self._send_async(sending, operation, connection, result)
+            returned = connections.run(operation, connection)
+        sending.sent(*result(returned))
+        return returned
+
+    async def _send_async(
+        self, sending: Sending, operation: Operation[T], connection: Any, result: Callable[[T], tuple[int, object]]
+    ) -> T:
+        with sending.failures():
+            returned = await connections.run_async(operation, connection)
+        sending.sent(*result(returned))
+        return returned
 
     def _run(self, operation: Operation[T], connection: Any) -> T | Awaitable[T]:
         """Run it on the caller's connection: the result, or an awaitable of it."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 
-from outbox import operations
+from outbox import operations, sd_notify
 from outbox.database import Database, libpq_url
 from outbox.logs import log
 
@@ -30,13 +30,20 @@ class Supervisor:
     Args:
         arguments: of `python -m outbox`, for one worker process.
         url: the database; processes get it by their environment, since it may hold a password.
+        more: further arguments of the process at a place, 0 to processes - 1.
         passed_on: signals that the processes are sent, too.
     """
 
     def __init__(
-        self, arguments: list[str], processes: int, url: str, passed_on: tuple[signal.Signals, ...] = ()
+        self,
+        arguments: list[str],
+        processes: int,
+        url: str,
+        more: Callable[[int], list[str]] = lambda place: [],
+        passed_on: tuple[signal.Signals, ...] = (),
     ) -> None:
-        self._arguments, self._size, self._url, self._passed_on = arguments, processes, url, passed_on
+        self._arguments, self._size, self._url, self._more = arguments, processes, url, more
+        self._passed_on = passed_on
         self._running: set[asyncio.subprocess.Process] = set()
         self._stop = asyncio.Event()
 
@@ -47,13 +54,18 @@ class Supervisor:
             loop.add_signal_handler(number, self._forward)
         for number in self._passed_on:
             loop.add_signal_handler(number, self._send, number)
-        return max(await asyncio.gather(*(self._keep_running() for _ in range(self._size))))
+        sd_notify.notify("READY=1")
+        living = asyncio.create_task(sd_notify.keep_alive())
+        try:
+            return max(await asyncio.gather(*(self._keep_running(place) for place in range(self._size))))
+        finally:
+            living.cancel()
 
-    async def _keep_running(self) -> int:
+    async def _keep_running(self, place: int) -> int:
         wait = _FIRST_WAIT
         while not self._stop.is_set():
             began = time.monotonic()
-            code = await self._run_one()
+            code = await self._run_one(place)
             age = time.monotonic() - began
             if code in (1, 2) and age < _START and not self._stop.is_set():  # it has said why
                 self._forward()
@@ -65,16 +77,17 @@ class Supervisor:
             wait = min(2 * wait, _LONGEST_WAIT)
         return 0
 
-    async def _run_one(self) -> int:
+    async def _run_one(self, place: int) -> int:
         name = f"{socket.gethostname()}:{uuid.uuid4().hex[:8]}"
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "outbox",
             *self._arguments,
+            *self._more(place),
             "--name",
             name,
-            env={**os.environ, "OUTBOX_DATABASE_URL": self._url},
+            env={**sd_notify.environment_of_others(), "OUTBOX_DATABASE_URL": self._url},
             start_new_session=True,  # a Ctrl-C reaches it through us, once
         )
         self._running.add(process)
@@ -103,6 +116,7 @@ class Supervisor:
     def _forward(self) -> None:
         """Ask all to stop; asked again, they do not wait for their handlers."""
         self._stop.set()
+        sd_notify.notify("STOPPING=1")
         self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:

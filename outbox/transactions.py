@@ -98,6 +98,11 @@ class Transactions:
         assert self._async_pool is not None
         return AsyncConnectionSeries(self._async_pool, subscription.pipeline)
 
+    def pool_stats(self) -> dict[str, dict[str, int]]:
+        """Of psycopg's pools; SQLAlchemy's say nothing of who waits."""
+        pools = {"handlers": self._pool, "async handlers": self._async_pool}
+        return {name: pool.get_stats() for name, pool in pools.items() if pool is not None}
+
     async def close(self) -> None:
         """Close what was opened; what a handler still uses is closed when it comes back."""
         if self._pool:

@@ -38,6 +38,11 @@ class Watchdog:
     def stop(self) -> None:
         self._ended.set()
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the event loop answered."""
+        return time.monotonic() - self._answered
+
     def watch(self, post: Post) -> None:
         self._posts.append(post)
 

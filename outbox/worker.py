@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 import psycopg
 
 from outbox import connection as connections
-from outbox import operations, schedules
+from outbox import operations, schedules, sd_notify
 from outbox.alarm import Alarm
 from outbox.client import Outbox
 from outbox.consumer import Consumer
@@ -27,6 +28,8 @@ from outbox.database import Database, libpq_url, options
 from outbox.errors import HandlerStuck, SubscriptionNotFound
 from outbox.housekeeping import keep_house
 from outbox.logs import log
+from outbox.observer import NOBODY, Clock, Observer
+from outbox.processing import traced
 from outbox.scheduler import Scheduler
 from outbox.signals import Signals
 from outbox.subscription import Subscription
@@ -55,6 +58,7 @@ class Worker:
         supervisor: the parent process without which it does not go on; None: it stands alone.
         name: what it is called in `outbox.worker`.
         replace: starts the process anew, when its event loop stands still; without it that is only logged.
+        observe: makes who is told what is done for a subscription, of its name.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Worker:
         supervisor: int | None = None,
         name: str | None = None,
         replace: Callable[[], NoReturn] | None = None,
+        observe: Callable[[str], Observer] = lambda name: NOBODY,
     ) -> None:
         self._subscriptions = _chosen(app, only)
         self._schedules = list(app.schedules.values())
@@ -83,7 +88,10 @@ class Worker:
             app.async_session_factory,
         )
         self._alarm = Alarm(url)
-        self._url, self._replace = url, replace
+        self._url, self._replace, self._observe = url, replace, observe
+        self.clock = Clock()
+        #: When the database last heard of us.
+        self._beaten = 0.0
         self._watchdog: Watchdog | None = None
         self._consumers: list[Consumer] = []
         self._error: BaseException | None = None
@@ -131,6 +139,7 @@ class Worker:
         stuck = (self._watch_handlers(consumer) for consumer in self._consumers)
         loops = (
             self._alarm.run(),
+            sd_notify.keep_alive(),
             self._beat(),
             keep_house(self._database),
             Scheduler(self._database, self._alarm).run(),
@@ -150,6 +159,32 @@ class Worker:
         (self._stop_now if self._asked else self._stop).set()
         self._asked = True
 
+    @property
+    def is_alive(self) -> bool:
+        """Does the event loop turn? May be asked from another thread, as `is_ready`, `consumers` and `pools`."""
+        return self._watchdog is None or self._watchdog.silence < self._timeout.total_seconds()
+
+    @property
+    def is_ready(self) -> bool:
+        """Does it consume, and has the database heard of it within the timeout?"""
+        heard = time.monotonic() - self._beaten < self._timeout.total_seconds()
+        return bool(self._consumers) and heard and not self._stop.is_set()
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        """None before it has started."""
+        return self._consumers
+
+    @property
+    def rings(self) -> int:
+        """Notifications that have come."""
+        return self._alarm.rings
+
+    @property
+    def pools(self) -> dict[str, dict[str, int]]:
+        """The statistics of psycopg's pools of connections: the worker's own, and those of handlers."""
+        return {"worker": self._database.pool_stats(), **self._transactions.pool_stats()}
+
     def _stop_on_error(self, task: asyncio.Task[None]) -> None:
         """An error that no loop expected ends the worker in good order; `run` raises it."""
         if not task.cancelled() and (error := task.exception()):
@@ -158,6 +193,7 @@ class Worker:
 
     async def _start(self) -> None:
         await self._database.persist(operations.check_schema)
+        self._subscriptions = [traced(subscription) for subscription in self._subscriptions]
         for subscription in self._subscriptions:
             await self._declare(subscription)
         for schedule in self._schedules:
@@ -168,10 +204,14 @@ class Worker:
             asyncio.get_running_loop().call_soon_threadsafe, self._timeout.total_seconds(), self._replace_from_outside
         )
         self._consumers = [
-            Consumer(subscription, self._database, self._alarm, self._transactions, self._watchdog, self.id)
+            Consumer(
+                subscription, self._database, self._alarm, self._transactions, self._watchdog, self.id,
+                self._observe(subscription.name),
+            )
             for subscription in self._subscriptions
-        ]
+        ]  # fmt: skip
         self._watchdog.start()
+        sd_notify.notify("READY=1")
         log(logging.INFO, "worker started", worker=self.id, name=self.name, subscriptions=",".join(self._names))
 
     async def _declare(self, subscription: Subscription) -> None:
@@ -198,11 +238,18 @@ class Worker:
             alive = await self._database.persist(lambda: operations.heartbeat(self.id, self._timeout))
             if not alive:
                 await self._register_anew()
+            self._beaten = time.monotonic()
+            await self._compare_clocks()
             if recovered := await self._database.persist(operations.recover):
                 log(logging.WARNING, "a worker died, its messages go to others", messages=recovered)
             for name in self._names:
                 await self._database.persist(partial(operations.adopt, name))
             await self._pause(min(self._timeout.total_seconds() / 6, _LONGEST_PAUSE))
+
+    async def _compare_clocks(self) -> None:
+        began = time.time()
+        there = await self._database.persist(operations.clock)
+        self.clock.compare(began, there, time.time())
 
     async def _watch_handlers(self, consumer: Consumer) -> None:
         """End in good order, but for the handler that can't be stopped."""
@@ -262,6 +309,7 @@ class Worker:
 
     async def _end(self, consuming: list[asyncio.Task[None]]) -> None:
         """The order matters: nothing new, then what is under way, then its settlement, then the rest goes to others."""
+        sd_notify.notify("STOPPING=1")
         log(logging.INFO, "stopping", worker=self.id, handling=self._handling)
         for consumer in self._consumers:
             consumer.stop()

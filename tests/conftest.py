@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.shop_floor import Database
 _numbers = itertools.count(1)
 
 NEEDS_POSTGRES_15 = "needs PostgreSQL 15: apt-get install postgresql-15"
+NEEDS_PROMETHEUS = "needs Prometheus: apt-get install prometheus"
 NEEDS_PGBOUNCER = "needs PgBouncer: apt-get install pgbouncer"
 
 
@@ -110,6 +112,13 @@ def pgbouncer(newest_postgres: Postgres) -> Iterator[PgBouncer]:
         yield bouncer
     finally:
         bouncer.remove()
+
+
+@pytest.fixture
+def needs_prometheus() -> None:
+    """Prometheus and promtool are installed."""
+    if not shutil.which("promtool") or not shutil.which("prometheus"):
+        pytest.skip(NEEDS_PROMETHEUS)
 
 
 @pytest.fixture

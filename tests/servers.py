@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
 import socket
 import subprocess
 import tempfile
+import urllib.parse
+import urllib.request
 import warnings
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -139,3 +143,55 @@ def _give(folder: Path, user: str | None) -> None:
     if user is not None:
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, user)
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Prometheus's own checks, in the root of the checkout."""
+    root = Path(__file__).parent.parent
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, cwd=root, timeout=60)
+
+
+class Prometheus:
+    """A Prometheus that scrapes what it is told, and evaluates rules, several times a second.
+
+    Args:
+        targets: job → addresses.
+        rules: the text of a rule file.
+        interval: between scrapes, and between evaluations.
+    """
+
+    def __init__(self, targets: dict[str, list[str]], rules: str, interval: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="outbox-test-"))
+        self.port = free_port()
+        jobs = [{"job_name": job, "static_configs": [{"targets": addresses}]} for job, addresses in targets.items()]
+        every = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
+        (self.folder / "rules.yml").write_text(rules)
+        config = {"global": every, "rule_files": ["rules.yml"], "scrape_configs": jobs}
+        (self.folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+        with open(self.folder / "log", "w") as log:
+            self.process = subprocess.Popen(
+                [
+                    "prometheus", f"--config.file={self.folder}/prometheus.yml",
+                    f"--storage.tsdb.path={self.folder}/data", f"--web.listen-address=127.0.0.1:{self.port}",
+                ],
+                stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """The data of an answer of its API."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def is_ready(self) -> bool:
+        try:
+            self.ask("query", query="1")
+        except OSError:
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            return False
+        return True
+
+    def remove(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        shutil.rmtree(self.folder)

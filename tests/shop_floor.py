@@ -240,3 +240,22 @@ def worker(database_url: str, folder: Path, app: str, *arguments: str) -> Iterat
         yield process
     finally:
         process.kill()
+
+
+class CommandProcess:
+    """An `outbox` command that runs until it is killed."""
+
+    def __init__(self, database_url: str, folder: Path, *arguments: str) -> None:
+        with open(folder / f"{arguments[0]}-{time.monotonic_ns()}.log", "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "outbox", *arguments],
+                env=environment(database_url),
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()

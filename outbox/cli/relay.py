@@ -5,30 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 import time
 from datetime import timedelta
 from typing import Annotated
 
 import msgspec
 import typer
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from outbox import definitions as definitions_of
 from outbox import logs
 from outbox.binding import Binding
-from outbox.cli.exporter import address
 from outbox.cli.importing import find
+from outbox.cli.listening import address_of, listen, supervise
 from outbox.cli.options import DatabaseUrl, complain, usage
 from outbox.client import Outbox
 from outbox.definitions import Definitions
 from outbox.definitions.definition import check
 from outbox.metrics.relays import RelayCollector
-from outbox.metrics.server import MetricsServer
+from outbox.metrics.server import Answers
 from outbox.model import Batch, Message
 from outbox.relay import target
 from outbox.relay.process import Relays, database_source
-from outbox.supervisor import Supervisor
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -56,7 +54,10 @@ def relay(
         list[str] | None, typer.Option("--only", "-o", help="Run this relay or source; may be repeated. Default: all.")
     ] = None,
     processes: Annotated[int, typer.Option("--processes", "-p", min=1, help="Processes that share them.")] = 1,
-    metrics: Annotated[str | None, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz.")] = None,
+    metrics: Annotated[
+        str, typer.Option(envvar="OUTBOX_METRICS", help="HOST:PORT of /metrics, /healthz and /readyz. Default: none.")
+    ] = "",
+    metrics_socket: Annotated[str, typer.Option(hidden=True, help="The same for a supervisor.")] = "",
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds that deliveries may take when it is asked to stop.")
     ] = 25,
@@ -77,13 +78,11 @@ def relay(
         raise usage("which database? --database-url, or OUTBOX_DATABASE_URL")
     logs.configure(log_level)
     if processes > 1:
-        if metrics:
-            raise usage("--metrics is of one process: run several of them by yourself")
         _read(definitions)
         command = ["relay", "--definitions", definitions, "--grace", str(grace), "--timeout", str(timeout)]
         command += ["--log-level", log_level, "--supervisor", str(os.getpid())]
         command += [part for one in only or () for part in ("--only", one)]
-        raise typer.Exit(asyncio.run(Supervisor(command, processes, database_url, (signal.SIGHUP,)).run()))
+        raise typer.Exit(supervise(command, processes, database_url, metrics, (signal.SIGHUP,)))
     relays = Relays(
         lambda: _read(definitions),
         database_url,
@@ -93,8 +92,11 @@ def relay(
         name,
         supervisor,
     )
-    if metrics:
-        _serve(relays, metrics)
+    if metrics or metrics_socket:
+        registry = CollectorRegistry()
+        registry.register(RelayCollector(lambda: relays.tallies))
+        answers = Answers(lambda: generate_latest(registry), lambda: bool(relays.tallies))
+        listen(metrics_socket or address_of(metrics), answers)
     asyncio.run(relays.run())
 
 
@@ -148,10 +150,3 @@ def _read(source: str) -> Definitions:
         raise usage(f"{source!r} is {what}, not an outbox.definitions.Definitions or outbox.Outbox")
     check(found)
     return found
-
-
-def _serve(relays: Relays, listen: str) -> None:
-    registry = CollectorRegistry()
-    registry.register(RelayCollector(lambda: relays.tallies))
-    server = MetricsServer(address(listen), registry, lambda: bool(relays.tallies))
-    threading.Thread(target=server.serve_forever, daemon=True).start()

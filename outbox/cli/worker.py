@@ -15,10 +15,13 @@ import typer
 
 from outbox import logs
 from outbox.cli.importing import find
+from outbox.cli.listening import address_of, listen, supervise
 from outbox.cli.options import DatabaseUrl, complain, usage
 from outbox.client import Outbox
 from outbox.errors import HandlerStuck, OutboxError
-from outbox.supervisor import Supervisor
+from outbox.metrics.tally import Tally
+from outbox.metrics.worker import answers_of
+from outbox.observer import NOBODY
 from outbox.worker import Worker
 
 #: As we were started: an application may change both.
@@ -30,6 +33,13 @@ class Loop(StrEnum):
 
     ASYNCIO = "asyncio"
     UVLOOP = "uvloop"
+
+
+class LogFormat(StrEnum):
+    """How a worker writes its log."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def worker(
@@ -47,9 +57,16 @@ def worker(
         Loop, typer.Option(envvar="OUTBOX_LOOP", help="The event loop; uvloop makes many coroutines at once faster.")
     ] = Loop.ASYNCIO,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="OUTBOX_LOG_FORMAT", help="Lines for people, or JSON for a collector.")
+    ] = LogFormat.TEXT,
     log_errors: Annotated[
         bool, typer.Option("--log-errors", help="Log the texts of handlers' errors, which may show what messages hold.")
     ] = False,
+    metrics: Annotated[
+        str, typer.Option(envvar="OUTBOX_METRICS", help="HOST:PORT of /metrics, /healthz and /readyz. Default: none.")
+    ] = "",
+    metrics_socket: Annotated[str, typer.Option(hidden=True, help="The same for a supervisor.")] = "",
     supervisor: Annotated[int | None, typer.Option(hidden=True, help="End when this parent process is gone.")] = None,
     name: Annotated[str | None, typer.Option(hidden=True, help="What the process is called in outbox.worker.")] = None,
 ) -> None:
@@ -60,12 +77,14 @@ def worker(
     """
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise usage(f"--log-level {log_level} is not one of DEBUG, INFO, WARNING, ERROR")
-    logs.configure(log_level, log_errors)
+    logs.configure(log_level, log_errors, log_format is LogFormat.JSON)
     new_loop = _loop_factory(loop)
     found = load(app)
     if processes > 1:
-        command = _for_one(app, only, grace, timeout, loop, log_level, log_errors)
-        raise typer.Exit(asyncio.run(Supervisor(command, processes, database_url).run()))
+        settings = {"grace": grace, "timeout": timeout, "loop": loop, "log_level": log_level, "log_format": log_format}
+        command = _for_one(app, only, log_errors, **settings)
+        raise typer.Exit(supervise(command, processes, database_url, metrics))
+    tallies: dict[str, Tally] = {}
     one = Worker(
         found,
         database_url,
@@ -75,7 +94,11 @@ def worker(
         supervisor,
         name,
         _start_anew,
+        observe=lambda name: tallies.setdefault(name, Tally(one.clock)) if metrics or metrics_socket else NOBODY,
     )
+    if metrics or metrics_socket:
+        answers = answers_of(one, tallies, found.published)
+        listen(metrics_socket or address_of(metrics), answers)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_run(one))
 
@@ -141,17 +164,10 @@ def load(path: str) -> Outbox:
     return found
 
 
-def _for_one(
-    app: str, only: list[str] | None, grace: float, timeout: float, loop: Loop, log_level: str, log_errors: bool
-) -> list[str]:
+def _for_one(app: str, only: list[str] | None, log_errors: bool, **settings: object) -> list[str]:
     """The command of one process; the database's URL, which may hold a password, goes by the environment."""
     chosen = [part for name in only or () for part in ("--only", name)]
-    settings = {
-        "grace": grace,
-        "timeout": timeout,
-        "loop": loop.value,
-        "log-level": log_level,
-        "supervisor": os.getpid(),
-    }
     chosen += ["--log-errors"] if log_errors else []
-    return ["worker", app, *chosen, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
+    settings["supervisor"] = os.getpid()
+    options = (part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value)))
+    return ["worker", app, *chosen, *options]

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from prometheus_client import Metric as Family
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from outbox import __version__
-from outbox.database import libpq_url
-from outbox.metrics.readings import OWN, READINGS, Metric, Reading
-from outbox.version import SCHEMA_VERSION
+from outbox.database import libpq_url, without_prepared_statements
+from outbox.metrics.readings import BUILD, OUTDATED, READING_AGE, READING_UP, READINGS, SCHEMA, UP, Reading
+from outbox.version import SCHEMA_VERSION, problem
 
 Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a reading found, when it began, and how long it took."""
+
+    rows: list[Row]
+    at: float
+    seconds: float
 
 
 class DatabaseCollector(Collector):
     """Read all metrics with a statement a group; a database that does not answer is `outbox_up 0`.
 
+
     Args:
         url: of the database.
         topics: how many topics are shown by name, those with the most offsets; 0 or more.
+        share: the part of the time that each statement may take; what is slow is read more seldom.
         timeout: seconds that connecting, and each statement, may take; more than 0.
     """
 
-    def __init__(self, url: str, topics: int = 100, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, topics: int = 100, timeout: float = 5.0, share: float = 0.001) -> None:
         self._url, self._topics, self._timeout = libpq_url(url), topics, timeout
+        self._limit = f"{max(1, round(timeout * 1000))}ms"
         self._connection: psycopg.Connection[Row] | None = None
-        self._lock = threading.Lock()
+        self._lock, self._share = threading.Lock(), share
+        self._kept: dict[str, _Kept] = {}
 
     def describe(self) -> list[Family]:
         """Nothing: registering must not need a database."""
@@ -53,19 +67,32 @@ class DatabaseCollector(Collector):
 
     def _collected(self) -> list[Family]:
         installed = self._installed()
-        up, reading_up, schema, build = (
-            _family(metric, labels) for metric, labels in zip(OWN, _OWN_LABELS, strict=True)
-        )
-        build.add_metric([__version__], 1)
-        found: list[Family] = []
-        for reading in READINGS if installed is not None else ():
+        if installed is None:
+            self._kept.clear()
+            return [UP.family([([], 0)]), BUILD.family([([__version__], 1)])]
+        found = [family for reading in READINGS for family in _families(reading, self._fresh(reading))]
+        now = time.monotonic()
+        return [
+            UP.family([([], self._connection is not None)]),
+            BUILD.family([([__version__], 1)]),
+            SCHEMA.family([([installed, SCHEMA_VERSION], 1)]),
+            OUTDATED.family([([], problem(installed) is not None)]),
+            READING_UP.family(([reading.name], reading.name in self._kept) for reading in READINGS),
+            READING_AGE.family(([name], now - kept.at) for name, kept in self._kept.items()),
+            *found,
+        ]
+
+    def _fresh(self, reading: Reading) -> list[Row]:
+        """What it read last, unless that is old enough; nothing if it fails."""
+        kept = self._kept.get(reading.name)
+        began = time.monotonic()
+        if kept is None or began - kept.at >= kept.seconds / self._share:
             rows = self._read(reading)
-            reading_up.add_metric([reading.name], rows is not None)
-            found += _families(reading, rows or [])
-        up.add_metric([], installed is not None and self._connection is not None)
-        if installed is not None:
-            schema.add_metric([installed, SCHEMA_VERSION], 1)
-        return [up, reading_up, schema, build, *found]
+            if rows is None:
+                self._kept.pop(reading.name, None)
+                return []
+            kept = self._kept[reading.name] = _Kept(rows, began, time.monotonic() - began)
+        return kept.rows
 
     def _installed(self) -> str | None:
         """The schema's version, over a new connection if the old one broke."""
@@ -80,7 +107,10 @@ class DatabaseCollector(Collector):
     def _read(self, reading: Reading) -> list[Row] | None:
         try:
             parameters = {"topics": self._topics} if reading.limited else None
-            return self._connected().execute(reading.statement.encode(), parameters).fetchall()
+            connection = self._connected()
+            with connection.transaction():  # behind a pooler the next transaction is another session's
+                connection.execute("SELECT set_config('statement_timeout', %s, true)", (self._limit,))
+                return connection.execute(reading.statement.encode(), parameters).fetchall()
         except psycopg.Error:
             if self._connection is not None and self._connection.closed:
                 self.close()
@@ -88,30 +118,19 @@ class DatabaseCollector(Collector):
 
     def _connected(self) -> psycopg.Connection[Row]:
         if self._connection is None:
-            limit = max(2, round(self._timeout))
-            connection = psycopg.connect(
-                self._url, autocommit=True, application_name="outbox exporter", connect_timeout=limit
+            self._connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                application_name="outbox exporter",
+                connect_timeout=max(2, round(self._timeout)),
             )
-            self._connection = connection
-            connection.execute(
-                "SELECT set_config('statement_timeout', %s, false)", (f"{max(1, round(self._timeout * 1000))}ms",)
-            )
+            without_prepared_statements(self._connection)
         return self._connection
 
 
-_OWN_LABELS: tuple[tuple[str, ...], ...] = ((), ("reading",), ("installed", "wanted"), ("version",))
-
-
-def _family(metric: Metric, labels: tuple[str, ...]) -> CounterMetricFamily | GaugeMetricFamily:
-    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    return kind(metric.name, metric.help, labels=labels)
-
-
 def _families(reading: Reading, rows: list[Row]) -> list[Family]:
-    families = [_family(metric, reading.labels) for metric in reading.metrics]
     width = len(reading.labels)
-    for row in rows:
-        for family, value in zip(families, row[width:], strict=True):
-            if value is not None:
-                family.add_metric(list(row[:width]), float(value))
-    return list(families)
+    return [
+        metric.family((row[:width], float(row[width + place])) for row in rows if row[width + place] is not None)
+        for place, metric in enumerate(reading.metrics)
+    ]

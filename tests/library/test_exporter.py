@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import threading
+import json
+import re
 import urllib.request
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from outbox.metrics import database
+from outbox.metrics.catalog import Metric
+from outbox.metrics.children import PROCESS_UP
 from outbox.metrics.database import DatabaseCollector
-from outbox.metrics.readings import OWN, READINGS
-from outbox.metrics.server import MetricsServer
-from tests.shop_floor import Database, outbox, publish, pull, register, subscribe
+from outbox.metrics.readings import DATABASE, READINGS, Reading
+from outbox.metrics.server import Answers, Server
+from outbox.metrics.worker import WORKER
+from tests.servers import PgBouncer
+from tests.shop_floor import Database, outbox, publish, pull, register, subscribe, wait_for
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -57,8 +64,10 @@ def test_topics_beyond_the_limit_are_one_series(one_database: Database) -> None:
     for topic, payloads in (("a", "123"), ("b", "1"), ("c", "1")):
         publish(db, topic, *payloads)
     series = scrape(one_database.url, topics=1)
-    found = {labels: value for (name, labels), value in series.items() if name == "outbox_topic_offsets"}
-    assert found == {frozenset({("topic", "a")}): 3, frozenset({("topic", "")}): 2}
+    found = {
+        labels: value for (name, labels), value in series.items() if name == "outbox_topic_published_messages_total"
+    }
+    assert found == {frozenset({("topic", "a")}): 3, frozenset({("topic", "other")}): 2}
 
 
 def test_a_broken_database_is_down_and_no_crash() -> None:
@@ -76,22 +85,22 @@ def test_a_connection_that_broke_is_opened_again(one_database: Database) -> None
 
 
 def test_names_follow_prometheus(one_database: Database) -> None:
-    metrics = [*OWN, *(metric for reading in READINGS for metric in reading.metrics)]
+    metrics = [*DATABASE, *WORKER, PROCESS_UP]
     assert len({metric.name for metric in metrics}) == len(metrics)
     assert all((metric.kind == "counter") == metric.name.endswith("_total") for metric in metrics)
+    assert all(re.fullmatch(r"outbox_[a-z_]+", metric.name) and metric.help.endswith(".") for metric in metrics)
     listed = outbox(one_database.url, "exporter", "--list").stdout
-    assert all(metric.name in listed for metric in metrics)
+    assert all(metric.name in listed for metric in (*DATABASE, *WORKER))
 
 
 @pytest.fixture
 def address(one_database: Database) -> Iterator[str]:
     registry, collector = CollectorRegistry(), DatabaseCollector(one_database.url)
     registry.register(collector)
-    server = MetricsServer(("127.0.0.1", 0), registry, collector.is_ready)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    server = Server(("127.0.0.1", 0), Answers(lambda: generate_latest(registry), collector.is_ready))
+    server.start()
+    yield server.url
+    server.close()
     collector.close()
 
 
@@ -99,3 +108,99 @@ def address(one_database: Database) -> Iterator[str]:
 def test_it_answers_over_http(address: str, path: str, text: str) -> None:
     with urllib.request.urlopen(address + path, timeout=30) as answer:
         assert text in answer.read().decode()
+
+
+def test_each_state_of_a_message_is_shown(one_database: Database) -> None:
+    db = one_database.connect(autocommit=True)
+    subscribe(db, "s", "t")
+    publish(db, "t", *"abcd")
+    worker = register(db)
+    retried, dead, *_ = pull(db, "s", worker, limit=3)
+    failures = [
+        {"lease": retried.lease, "offset": retried.offset, "delay": 0, "error": {}, "charged": True},
+        {"lease": dead.lease, "offset": dead.offset, "delay": None, "reason": "rejected", "error": {}, "charged": True},
+    ]
+    db.execute("SELECT outbox.settle(%s, %s, %s::int8multirange[], %s)", (
+        worker, [retried.lease], [f"{{[{retried.offset},{dead.offset}]}}"], json.dumps(failures),
+    ))  # fmt: skip
+    wait_for(
+        lambda: one_database.value("SELECT count(*) FROM outbox.redelivery WHERE due_at <= now()") == 1, "it is due"
+    )
+    series = scrape(one_database.url)
+    shown = {name.removeprefix("outbox_subscription_"): value for (name, labels), value in series.items() if labels}
+    assert shown["lag_messages"] == 1
+    assert shown["taken_messages_total"] == 3
+    assert shown["in_flight_messages"] == 1
+    assert shown["redeliveries"] == 1
+    assert shown["redeliveries_due"] == 1
+    assert shown["redelivery_overdue_seconds"] > 0
+    assert shown["dead_letters"] == 1
+    assert shown["last_dead_letter_timestamp_seconds"] > 1e9
+
+
+def test_who_monitors_and_may_read_no_content_sees_it_all(one_database: Database) -> None:
+    one_database.execute("SELECT outbox.grant_roles(true)")
+    db = one_database.connect(autocommit=True)
+    subscribe(db, "s", "t")
+    publish(db, "t", *"abc")
+    name = f"watcher_{one_database.name}"
+    one_database.execute(f"CREATE ROLE {name} LOGIN IN ROLE outbox_monitor")
+    try:
+        series = scrape(one_database.url.replace("postgres@", f"{name}@"))
+        assert {key for key, value in series.items() if key[0] == "outbox_reading_up" and value != 1} == set()
+        assert of(series, "outbox_subscription_lag_messages", subscription="s") == 3
+    finally:
+        one_database.execute(f"DROP ROLE {name}")
+
+
+def test_a_transaction_that_stays_open_is_shown_with_and_without_xid(one_database: Database) -> None:
+    writer, reader = one_database.connect(), one_database.connect()
+    writer.execute("SELECT pg_current_xact_id()")
+    reader.execute("SELECT 1")
+    series = scrape(one_database.url)
+    assert of(series, "outbox_oldest_transaction_with_xid_seconds") > 0
+    assert of(series, "outbox_oldest_transaction_without_xid_seconds") > 0
+
+
+def test_who_holds_a_slot_that_is_due_is_shown(one_database: Database) -> None:
+    db = one_database.connect(autocommit=True)
+    subscribe(db, "slow", "t")
+    publish(db, "t", "a")
+    db.execute("UPDATE outbox.retention SET slot_width = interval '1 second' WHERE name = 'standard'")
+
+    def blocked() -> bool:
+        series = scrape(one_database.url)
+        return any(
+            name == "outbox_rotation_blocked" and value == 1 and dict(labels)["subscription"] == "slow"
+            for (name, labels), value in series.items()
+        )
+
+    wait_for(blocked, "the slot is due, and held")
+
+
+def test_an_older_schema_is_outdated_and_no_error(one_database: Database) -> None:
+    one_database.execute("CREATE OR REPLACE FUNCTION outbox.schema_version() RETURNS text LANGUAGE sql RETURN '0000'")
+    series = scrape(one_database.url)
+    assert of(series, "outbox_schema_outdated") == 1
+    assert of(series, "outbox_schema_info", installed="0000", wanted="0001") == 1
+
+
+def test_a_statement_that_takes_long_is_run_seldom(one_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_database.execute("CREATE SEQUENCE runs")
+    metrics = (Metric("outbox_slow", "Slow.", labels=("run",)),)
+    slow = Reading("slow", "SELECT nextval('runs')::text, pg_sleep(0.2) IS NULL", metrics)
+    monkeypatch.setattr(database, "READINGS", (slow,))
+    registry, collector = CollectorRegistry(), DatabaseCollector(one_database.url)
+    registry.register(collector)
+    pages = [generate_latest(registry).decode() for _ in range(3)]
+    assert all('outbox_slow{run="1"}' in page for page in pages)
+    collector.close()
+
+
+def test_it_works_behind_a_pooler_and_leaves_no_setting_there(one_database: Database, pgbouncer: PgBouncer) -> None:
+    url = pgbouncer.url(one_database.name)
+    wait_for(lambda: of(scrape(url), "outbox_up") == 1, "the pooler is up")
+    series = scrape(url)
+    assert {value for (name, _), value in series.items() if name == "outbox_reading_up"} == {1}
+    with psycopg.connect(url, prepare_threshold=None) as connection:
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)

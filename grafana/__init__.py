@@ -1,0 +1,1 @@
+"""What an operator sees: dashboards, alert rules, the table of all metrics. `python -m grafana` writes them."""
