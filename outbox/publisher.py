@@ -209,19 +209,27 @@ class Publisher:
     ) -> T | Awaitable[T]:
         """Run a publish; `result` says of what it returns how many messages that is, and which id one has."""
         sending = Sending(checked(topic), self.published)
-        with sending.failures():
-            operation = self._on_checked_schema(prepare(sending))
+        try:
+            operation = prepare(sending)
+            if not self._schema_checked:
+                operation = self._on_checked_schema(operation)
             if connections.is_async(connection):
                 return self._send_async(sending, operation, connection, result)
             returned = connections.run(operation, connection)
+        except BaseException as error:
+            sending.failed(error)
+            raise
         sending.sent(*result(returned))
         return returned
 
     async def _send_async(
         self, sending: Sending, operation: Operation[T], connection: Any, result: Callable[[T], tuple[int, object]]
     ) -> T:
-        with sending.failures():
+        try:
             returned = await connections.run_async(operation, connection)
+        except BaseException as error:
+            sending.failed(error)
+            raise
         sending.sent(*result(returned))
         return returned
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from outbox import tracing
 from outbox.published import Published
 
@@ -31,13 +28,8 @@ class Sending:
         self._published.add(self._topic, messages)
         self._span.end(messages, id)
 
-    @contextmanager
-    def failures(self) -> Iterator[None]:
-        """An error on the way is this publish's."""
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, Exception):
-                self._published.refuse(error)
-            self._span.fail(error)
-            raise
+    def failed(self, error: BaseException) -> None:
+        """Nothing was published."""
+        if isinstance(error, Exception):
+            self._published.refuse(error)
+        self._span.fail(error)
