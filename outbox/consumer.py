@@ -66,6 +66,8 @@ class Consumer:
         self.rung = asyncio.Event()
         #: Set when the worker was found dead and must register anew.
         self.lost = asyncio.Event()
+        #: Set when a settlement may have made something due that had to wait.
+        self._freed = asyncio.Event()
         #: Set when a handler could not be stopped: the process must be replaced.
         self.stuck = asyncio.Event()
         self._database, self._line, self._transactions = database, database.line(), transactions
@@ -124,20 +126,21 @@ class Consumer:
                 await self._room.wait()
                 continue
             limit = min(self._pace.in_hand - self._in_hand, _MOST, self._pace.fitting(_MOST_BYTES))
+            self._freed.clear()
             pulled = await self._pull(limit)
             if self._stopping.is_set() and self._leased:
                 return  # they go back with all that the worker holds
             self._accept(pulled.batches)
             if pulled.again_in is not None:
-                await self._wait_until_stopped(pulled.again_in)
+                await self._wait_until_freed(pulled.again_in)
             elif not pulled.was_limited(limit, _MOST_BYTES):
                 await self._rest.wait(bool(pulled.batches), self._cost)
 
-    async def _wait_until_stopped(self, seconds: float) -> None:
-        """There is more, that may be pulled then: until then no ring matters."""
+    async def _wait_until_freed(self, seconds: float) -> None:
+        """There is more, that may be pulled then, or when a lease of ours is settled that it waits behind."""
         with suppress(TimeoutError):
             async with asyncio.timeout(min(max(_SHORTLY, seconds), _LONG)):
-                await self._stopping.wait()
+                await self._freed.wait()
 
     @property
     def _in_hand(self) -> int:
@@ -166,7 +169,7 @@ class Consumer:
     def stop(self) -> None:
         """Pull no more, and begin with no more messages; those without a lease are handled, or they would be lost."""
         self._stopping.set()
-        for event in (self._room, self.rung):
+        for event in (self._room, self.rung, self._freed):
             event.set()
         if self._leased:
             for chunk in self._under_way:
@@ -429,3 +432,4 @@ class Consumer:
         if self.subscription.on_failure or not self._redelivered.isdisjoint(leases):
             self._redelivered.difference_update(leases)
             self.rung.set()
+            self._freed.set()
