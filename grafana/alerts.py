@@ -275,6 +275,52 @@ ALERTS = (
         ("`outbox scheduled list` shows the error.", "Start `outbox worker`, of whatever application."),
     ),
     Alert(
+        "OutboxRelayCircuitOpen",
+        "warning",
+        lambda t: f"{worst('outbox_relay_circuit_open', 'relay')} == 1",
+        5 * MINUTE,
+        "{{ $labels.relay }} delivers nothing: the other side is away",
+        "Its messages wait in the log, in order, and spend no attempt. It tries again by itself, with one message.",
+        (
+            "`outbox status` says why: what could not be reached, or what it answered.",
+            "`outbox relay test` sends one probe through it, from where you stand: is it the network, or a password?",
+            "A webhook that answered 410 is paused: `outbox resume` if it is back, else `outbox subscriptions delete`.",
+            "Until the other side is back, a long backlog keeps the log from being emptied: see OutboxRotationBlocked.",
+        ),
+    ),
+    Alert(
+        "OutboxRelayRefused",
+        "warning",
+        lambda t: (
+            f'sum by (relay) (rate(outbox_relay_delivered_total{{outcome!="delivered"}}[{t.of(5 * MINUTE)}])) / '
+            f"sum by (relay) (rate(outbox_relay_delivered_total[{t.of(5 * MINUTE)}])) > 0.1"
+        ),
+        10 * MINUTE,
+        "{{ $labels.relay }}: the other side refuses {{ $value | humanizePercentage }} of what it gets",
+        "It answers, and takes more than a tenth of the messages not. Each is tried again until its attempts are used "
+        "up; then it is a dead letter.",
+        (
+            "The log of `outbox relay` says what it answered (`retry`), and so does `outbox relay test`.",
+            "All of them: its address, its rights or its schema changed. One kind: the publisher's payload did.",
+            "Mend that before the last attempt; what became a dead letter: `outbox dead redrive RELAY`.",
+        ),
+    ),
+    Alert(
+        "OutboxRelayRejected",
+        "warning",
+        lambda t: (
+            f'sum by (relay) (increase(outbox_relay_delivered_total{{outcome="rejected"}}[{t.of(10 * MINUTE)}])) > 0'
+        ),
+        0,
+        "{{ $labels.relay }}: messages that the other side can never take",
+        "Too large for it, or without a place there: a relay's are dead letters, and those behind them go on.",
+        (
+            "`outbox dead groups RELAY` says why, and how many; its subscription is called as the relay.",
+            "The relay's log says it of a source: what came in is no event, or no topic of ours.",
+            "Mend the publisher, or the other side's limit; then `outbox dead redrive RELAY`.",
+        ),
+    ),
+    Alert(
         "OutboxNotificationQueue",
         "warning",
         lambda t: "max(outbox_notification_queue_used_ratio) > 0.5",

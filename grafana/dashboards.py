@@ -9,7 +9,7 @@ from grafana_foundation_sdk.builders import dashboard as sdk
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DashboardLinkType, VariableRefresh, VariableSort
 
-from grafana import database, overview, subscription, workers
+from grafana import actors, database, overview, relays, subscription, workers
 from grafana.panels import SOURCE, Panel, build
 
 
@@ -33,6 +33,8 @@ PAGES = {
     ),
     "workers": Page("Outbox / Workers", "What do the worker processes do?", workers.ROWS, chooses=True),
     "database": Page("Outbox / Database health", "What does the log cost, and who holds what up?", database.ROWS),
+    "relays": Page("Outbox / Relays", "Does what leaves for other systems arrive there?", relays.ROWS),
+    "actors": Page("Outbox / dramatiq actors", "Do dramatiq's actors keep up?", actors.ROWS),
 }
 
 _ANNOTATIONS = {

@@ -15,6 +15,7 @@ from outbox.cli.listening import listen as serve_at
 from outbox.cli.options import DatabaseUrl, console, usage
 from outbox.metrics.database import DatabaseCollector
 from outbox.metrics.readings import DATABASE
+from outbox.metrics.relays import RELAY
 from outbox.metrics.server import Answers, Server
 from outbox.metrics.worker import WORKER
 from outbox.sd_notify import interval, notify
@@ -58,5 +59,5 @@ def _serve(server: Server) -> None:
 
 
 def _list() -> None:
-    for metric in (*DATABASE, *WORKER):
+    for metric in (*DATABASE, *WORKER, *RELAY):
         console.print(f"{metric.name}\t{metric.kind}\t{metric.help}", soft_wrap=True, highlight=False, markup=False)

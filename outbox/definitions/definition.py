@@ -204,6 +204,8 @@ def check(definitions: Definitions) -> None:
                 raise InvalidDeclaration(f"{where}{'.' if field else ''}{field}: {problem}")
     if both := sorted({*definitions.relays} & {*definitions.subscriptions}):
         raise InvalidDeclaration(f"relays.{quoted(both[0])}: there is a subscription of that name, and a relay is one")
+    if both := sorted({*definitions.relays} & {*definitions.sources}):
+        raise InvalidDeclaration(f"sources.{quoted(both[0])}: there is a relay of that name; call them differently")
 
 
 def convert(fields: Mapping[str, Any], kind: type[S], where: str) -> S:

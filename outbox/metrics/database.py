@@ -19,19 +19,26 @@ from outbox.version import SCHEMA_VERSION, problem
 
 Row = tuple[Any, ...]
 
+#: Seconds after which a statement that failed is tried again, at the latest.
+_AGAIN = 300.0
+
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a reading found, when it began, and how long it took."""
+    """What a reading found (None: it failed), when it began, and how long it took."""
 
-    rows: list[Row]
+    rows: list[Row] | None
     at: float
     seconds: float
+
+    def rests(self, now: float, share: float) -> bool:
+        """Is it too early to read again? One that fails by its time limit costs as much as one that does not."""
+        pause = self.seconds / share
+        return now - self.at < (pause if self.rows is not None else min(pause, _AGAIN))
 
 
 class DatabaseCollector(Collector):
     """Read all metrics with a statement a group; a database that does not answer is `outbox_up 0`.
-
 
     Args:
         url: of the database.
@@ -77,22 +84,19 @@ class DatabaseCollector(Collector):
             BUILD.family([([__version__], 1)]),
             SCHEMA.family([([installed, SCHEMA_VERSION], 1)]),
             OUTDATED.family([([], problem(installed) is not None)]),
-            READING_UP.family(([reading.name], reading.name in self._kept) for reading in READINGS),
-            READING_AGE.family(([name], now - kept.at) for name, kept in self._kept.items()),
+            READING_UP.family(([name], kept.rows is not None) for name, kept in self._kept.items()),
+            READING_AGE.family(([name], now - kept.at) for name, kept in self._kept.items() if kept.rows is not None),
             *found,
         ]
 
     def _fresh(self, reading: Reading) -> list[Row]:
         """What it read last, unless that is old enough; nothing if it fails."""
-        kept = self._kept.get(reading.name)
-        began = time.monotonic()
-        if kept is None or began - kept.at >= kept.seconds / self._share:
+        kept, now = self._kept.get(reading.name), time.monotonic()
+        if kept is None or not kept.rests(now, self._share):
             rows = self._read(reading)
-            if rows is None:
-                self._kept.pop(reading.name, None)
-                return []
-            kept = self._kept[reading.name] = _Kept(rows, began, time.monotonic() - began)
-        return kept.rows
+            took = 0.0 if self._connection is None else time.monotonic() - now  # broken: nothing was learnt of its cost
+            kept = self._kept[reading.name] = _Kept(rows, now, took)
+        return kept.rows or []
 
     def _installed(self) -> str | None:
         """The schema's version, over a new connection if the old one broke."""

@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
+from outbox.metrics.catalog import Metric
 from outbox.relay.tally import BUCKETS, Tally, Verdict
 
 _VERDICTS: tuple[Verdict, ...] = ("delivered", "retried", "rejected")
+
+DELIVERED = Metric(
+    "outbox_relay_delivered_total",
+    "Messages by outcome: delivered; retried (refused for now, and an attempt is spent); rejected (for ever: a dead "
+    "letter). A source's are those that it brought in.",
+    "counter",
+    ("relay", "outcome"),
+)
+DELIVERY = Metric(
+    "outbox_relay_delivery_seconds",
+    "Time until messages that went out together were all confirmed, or given up.",
+    "histogram",
+    ("relay",),
+    BUCKETS,
+)
+CIRCUIT = Metric(
+    "outbox_relay_circuit_open",
+    "1 while nothing is delivered: the other side is away, or (a webhook that is gone) wants nothing any more.",
+    labels=("relay",),
+)
+
+#: All that a process of `outbox relay` shows, in this order.
+RELAY = (DELIVERED, DELIVERY, CIRCUIT)
 
 
 class RelayCollector(Collector):
@@ -19,23 +44,18 @@ class RelayCollector(Collector):
     def __init__(self, tallies: Callable[[], list[Tally]]) -> None:
         self._tallies = tallies
 
-    def describe(self) -> list[Metric]:
+    def describe(self) -> list[Family]:
+        """Nothing: registering must not need a relay that runs."""
         return []
 
-    def collect(self) -> Iterator[Metric]:
-        delivered = CounterMetricFamily(
-            "outbox_relay_delivered_total", "Messages by what became of them.", labels=("relay", "outcome")
+    def collect(self) -> Iterator[Family]:
+        tallies = self._tallies()
+        yield DELIVERED.family(
+            ((tally.name, verdict), tally.outcomes[verdict]) for tally in tallies for verdict in _VERDICTS
         )
-        seconds = HistogramMetricFamily(
-            "outbox_relay_delivery_seconds", "How long messages that went out together took.", labels=("relay",)
-        )
-        circuit = GaugeMetricFamily(
-            "outbox_relay_circuit_open", "1 while nothing is delivered: the other side is away.", labels=("relay",)
-        )
-        for tally in self._tallies():
-            for verdict in _VERDICTS:
-                delivered.add_metric([tally.name, verdict], tally.outcomes[verdict])
-            counts = zip((*map(str, BUCKETS), "+Inf"), accumulate(tally.rounds), strict=True)
-            seconds.add_metric([tally.name], list(counts), tally.seconds)
-            circuit.add_metric([tally.name], tally.circuit.state != "closed")
-        yield from (delivered, seconds, circuit)
+        seconds, bounds = DELIVERY.histogram(), [*map(floatToGoString, BUCKETS), "+Inf"]
+        for tally in tallies:
+            counts = accumulate(tally.rounds.copy())
+            seconds.add_metric([tally.name], list(zip(bounds, counts, strict=True)), tally.seconds)
+        yield seconds
+        yield CIRCUIT.family(([tally.name], tally.circuit.state != "closed") for tally in tallies)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import ThreadingMixIn, UnixStreamServer
+from socketserver import BaseServer, ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from outbox.logs import log
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: a scrape every few seconds is no news."""
 
 
-class _Tcp(ThreadingHTTPServer):
+class _Quiet(BaseServer):
+    """A scraper that hangs up is no news; a fault of ours is one line of the log, and not a page on stderr."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            log(logging.ERROR, "metrics can't be shown", cause=f"{type(error).__name__}: {error}")
+
+
+class _Tcp(_Quiet, ThreadingHTTPServer):
     answers: Answers
     daemon_threads = True
 
@@ -104,6 +117,6 @@ class _Tcp(ThreadingHTTPServer):
         super().__init__(address, handler)
 
 
-class _Unix(ThreadingMixIn, UnixStreamServer):
+class _Unix(_Quiet, ThreadingMixIn, UnixStreamServer):
     answers: Answers
     daemon_threads = True

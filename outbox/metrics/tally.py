@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
-from outbox.chunks import Chunk
+from outbox.chunks import Chunk, Deferred
 from outbox.metrics.catalog import MESSAGES, SECONDS, Family, Metric
 from outbox.metrics.histogram import Histogram
 from outbox.model import Message
 from outbox.observer import Clock
 from outbox.operations import Pulled
+from outbox.series import NotBegun
 
 _BY = ("subscription",)
 
@@ -107,13 +108,15 @@ class Tally:
 
     def handled(self, chunk: Chunk) -> None:
         self.counts[HANDLED]["done"] += len(chunk.done)
-        if not (chunk.outcomes and chunk.seconds):
+        failed = [message for message, error in chunk.failed if not isinstance(error, Deferred | NotBegun)]
+        tried = len(chunk.done) + len(failed)
+        if not (tried and chunk.seconds):
             return  # it was halted before it began, or given up
-        self.histograms[HANDLER].add(chunk.seconds / chunk.outcomes, chunk.outcomes)
-        first = chunk.done[0] if chunk.done else chunk.failed[0][0]
+        self.histograms[HANDLER].add(chunk.seconds / tried, tried)
+        first = chunk.done[0] if chunk.done else failed[0]
         if not first.redelivered:
             began = self._clock.now() - chunk.seconds
-            self.histograms[DELIVERY].add(max(0.0, began - _published(first)), chunk.outcomes)
+            self.histograms[DELIVERY].add(max(0.0, began - _published(first)), tried)
 
     def failed(self, outcome: str, reason: str | None) -> None:
         self.counts[HANDLED][outcome] += 1
@@ -129,7 +132,8 @@ class Tally:
 
 
 def families(tallies: Mapping[str, Tally]) -> Iterator[Family]:
-    """What was counted for each subscription."""
+    """What was counted for each subscription, of those that there were at the first call."""
+    tallies = dict(tallies)  # a worker that starts, in its own thread, adds to it
     for metric in TALLIED:
         if metric.kind == "histogram":
             histogram = metric.histogram()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from grafana import rules
 from grafana.timing import Timing
 from outbox import Outbox
 from outbox.errors import SchemaOutdated
+from tests.grafana.elsewhere import RELAY, acting, receiving, send
 from tests.library.workshop import PREAMBLE
+from tests.relay.running import relaying
 from tests.servers import Prometheus, free_port
 from tests.shop_floor import CommandProcess, Database, WorkerProcess, wait_for
 
@@ -72,9 +75,18 @@ class Story:
         database.execute("SELECT outbox.bind('narrow', 'full', 'first')")
         database.execute("SELECT outbox.pause('archive')")  # nobody is to be told that no worker runs it
         self._ports = free_port(), free_port()
+        #: Of `outbox relay`, and of dramatiq's own metrics.
+        self.relay_port, self.actors_port = free_port(), free_port()
+        #: What is published all the time; `old` nobody reads, so that its slots can't be emptied.
+        self.flow: dict[str, object] = {"orders.placed": "good", "old": 1}
         self.worker, self.exporter = self.start_worker(), self.start_exporter()
         self.prometheus = Prometheus(
-            {"outbox-exporter": [f"127.0.0.1:{self._ports[0]}"], "outbox-worker": [f"127.0.0.1:{self._ports[1]}"]},
+            {
+                "outbox-exporter": [f"127.0.0.1:{self._ports[0]}"],
+                "outbox-worker": [f"127.0.0.1:{self._ports[1]}"],
+                "outbox-relay": [f"127.0.0.1:{self.relay_port}"],
+                "dramatiq": [f"127.0.0.1:{self.actors_port}"],
+            },
             rules.yaml_text(TIMING),
             "500ms",
         )
@@ -101,8 +113,8 @@ class Story:
         """Some orders a second, whatever happens."""
         while not self._over.wait(0.1):
             try:
-                self.publish("orders.placed", "good")
-                self.publish("old", 1)  # that nobody reads, so that its slots can't be emptied
+                for topic, payload in list(self.flow.items()):
+                    self.publish(topic, payload)
             except (psycopg.OperationalError, SchemaOutdated):
                 continue
 
@@ -167,6 +179,9 @@ def tell(on: Story) -> set[str]:
     clear("OutboxPublishersRejected")
     _lose_a_lease(on)
     clear("OutboxLeaseLost", "OutboxPublishErrors")
+    _act(on)
+    _deliver(on)
+    clear("OutboxRelayCircuitOpen", "OutboxRelayRefused")
 
     on.wait_until_firing("OutboxLongTransaction", "OutboxPreparedTransaction")
     held.rollback()
@@ -208,6 +223,41 @@ def _lose_a_lease(on: Story) -> None:
         "UPDATE outbox.worker SET alive_until = clock_timestamp() - interval '1 s'; SELECT outbox.recover()"
     )
     on.wait_until_firing("OutboxLeaseLost")
+
+
+def _deliver(on: Story) -> None:
+    """A webhook's receiver is away, comes, refuses, and is content."""
+    port = free_port()
+    on.flow["hooks.out"] = 1
+    with relaying(on.database.url, on.folder, RELAY.format(port), "--metrics", f"127.0.0.1:{on.relay_port}") as relay:
+        on.wait_until_firing("OutboxRelayCircuitOpen")
+        with receiving(port) as receiver:
+            on.wait_until_quiet("OutboxRelayCircuitOpen")
+            receiver.refuses[b"1"] = 422
+            on.wait_until_firing("OutboxRelayRefused")
+            receiver.refuses.clear()
+            on.wait_until_quiet("OutboxRelayRefused")
+            del on.flow["hooks.out"]
+            relay.stop()
+    on.database.execute("SELECT outbox.unsubscribe('hook', true)")  # it would publish what is due, as any worker
+
+
+def _act(on: Story) -> None:
+    """dramatiq's actors find messages that wait; one fails until it may not be tried again."""
+    send(on.database, "resize", *range(40))
+    send(on.database, "fail", 1)
+    wait_for(lambda: on.series("outbox_actor_waiting_messages > 0"), "messages of actors wait")
+    with acting(on.database, on.folder, on.actors_port) as actors:
+        for seen in (
+            "outbox_actor_dead_letters > 0",
+            "rate(dramatiq_message_errors_total[5s])",
+            "rate(dramatiq_message_retries_total[5s])",
+            "rate(dramatiq_message_rejects_total[5s])",
+            "rate(dramatiq_message_duration_milliseconds_count[5s]) > 0",
+        ):
+            wait_for(partial(on.series, seen), seen)
+        actors.stop()
+    on.database.execute("SELECT outbox.unsubscribe('dramatiq.default', true)")
 
 
 def _be_odd(on: Story) -> None:

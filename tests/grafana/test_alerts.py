@@ -47,6 +47,14 @@ def late(per_minute: int, of: int) -> dict[str, str]:
     }
 
 
+def answers(**series: str) -> dict[str, str]:
+    """What a relay's other side said, by outcome; nothing of the outcomes that are not given."""
+    outcomes = dict.fromkeys(("delivered", "retried", "rejected"), "0x40") | series
+    return {
+        f'outbox_relay_delivered_total{{relay="r",outcome="{outcome}"}}': values for outcome, values in outcomes.items()
+    }
+
+
 CASES = (
     Case("OutboxDown", {"outbox_up": "1x4 0x5 1x5"}, (7,), (3, 12)),
     Case("OutboxDown", {'outbox_up{instance="a"}': "1x20", 'outbox_up{instance="b"}': "0x20"}, (), (10,)),
@@ -99,6 +107,16 @@ CASES = (
     Case("OutboxLongTransaction", {"outbox_oldest_transaction_without_xid_seconds": "0+60x70"}, (67,), (30, 60)),
     Case("OutboxPreparedTransaction", {"outbox_oldest_prepared_transaction_seconds": "0+60x30 0x5"}, (22,), (15, 34)),
     Case("OutboxScheduledOverdue", {"outbox_scheduled_overdue_seconds": "0+60x12 0x5"}, (9,), (4, 16)),
+    Case("OutboxRelayCircuitOpen", {'outbox_relay_circuit_open{relay="r"}': "0x2 1x9 0x5"}, (9, 11), (6, 14)),
+    Case(
+        "OutboxRelayCircuitOpen",
+        {f'outbox_relay_circuit_open{{relay="r",process="{i}"}}': values for i, values in enumerate(("0x9", "1x9"))},
+        (7,), (3,),
+    ),
+    Case("OutboxRelayRefused", answers(delivered="0+100x40", retried="0x5 0+20x20 400x15"), (21, 26), (12, 32)),
+    Case("OutboxRelayRefused", answers(delivered="0+100x40", retried="0+10x40"), (), (20, 35)),
+    Case("OutboxRelayRefused", answers(delivered="0x40", retried="0x5 1x35"), (), (8, 15, 18)),
+    Case("OutboxRelayRejected", answers(delivered="0+100x40", rejected="0x5 1x35"), (8, 14), (4, 20)),
     Case("OutboxNotificationQueue", {"outbox_notification_queue_used_ratio": "0.6x9 0.1x5"}, (6,), (2, 12)),
     Case("OutboxIdsRunOut", {"outbox_ids_used_ratio": "0.5x3 0.9x3"}, (5,), (2,)),
     Case("OutboxDeliverySloBurnsFast", late(2, 100), (70,), ()),

@@ -15,10 +15,11 @@ from grafana.dashboards import PAGES, expressions
 from grafana.timing import Timing
 from outbox.metrics.children import PROCESS_UP
 from outbox.metrics.readings import DATABASE
+from outbox.metrics.relays import RELAY
 from outbox.metrics.worker import WORKER
 from tests.shop_floor import ROOT, outbox
 
-METRICS = (*DATABASE, *WORKER, PROCESS_UP)
+METRICS = (*DATABASE, *WORKER, *RELAY, PROCESS_UP)
 
 
 @pytest.mark.parametrize("path", made(), ids=lambda path: path.name)

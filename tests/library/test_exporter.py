@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 
@@ -12,13 +14,16 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from outbox import logs
 from outbox.metrics import database
 from outbox.metrics.catalog import Metric
 from outbox.metrics.children import PROCESS_UP
 from outbox.metrics.database import DatabaseCollector
 from outbox.metrics.readings import DATABASE, READINGS, Reading
-from outbox.metrics.server import Answers, Server
+from outbox.metrics.relays import RELAY
+from outbox.metrics.server import Answers, Server, _Tcp
 from outbox.metrics.worker import WORKER
+from tests.library.scraping import get
 from tests.servers import PgBouncer
 from tests.shop_floor import Database, outbox, publish, pull, register, subscribe, wait_for
 
@@ -85,12 +90,12 @@ def test_a_connection_that_broke_is_opened_again(one_database: Database) -> None
 
 
 def test_names_follow_prometheus(one_database: Database) -> None:
-    metrics = [*DATABASE, *WORKER, PROCESS_UP]
+    metrics = [*DATABASE, *WORKER, *RELAY, PROCESS_UP]
     assert len({metric.name for metric in metrics}) == len(metrics)
     assert all((metric.kind == "counter") == metric.name.endswith("_total") for metric in metrics)
     assert all(re.fullmatch(r"outbox_[a-z_]+", metric.name) and metric.help.endswith(".") for metric in metrics)
     listed = outbox(one_database.url, "exporter", "--list").stdout
-    assert all(metric.name in listed for metric in (*DATABASE, *WORKER))
+    assert all(metric.name in listed for metric in (*DATABASE, *WORKER, *RELAY))
 
 
 @pytest.fixture
@@ -195,6 +200,68 @@ def test_a_statement_that_takes_long_is_run_seldom(one_database: Database, monke
     pages = [generate_latest(registry).decode() for _ in range(3)]
     assert all('outbox_slow{run="1"}' in page for page in pages)
     collector.close()
+
+
+def test_a_statement_that_fails_by_its_time_limit_is_run_seldom_too(
+    one_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_database.execute("CREATE SEQUENCE runs")  # that no rollback undoes
+    metrics = (Metric("outbox_slow", "Slow.", labels=("run",)),)
+    slow = Reading("slow", "SELECT nextval('runs')::text, pg_sleep(60) IS NULL", metrics)
+    monkeypatch.setattr(database, "READINGS", (slow,))
+    registry, collector = CollectorRegistry(), DatabaseCollector(one_database.url, timeout=0.2)
+    registry.register(collector)
+    pages = [generate_latest(registry).decode() for _ in range(3)]
+    collector.close()
+    assert all('outbox_reading_up{reading="slow"} 0.0' in page for page in pages)
+    assert one_database.value("SELECT last_value FROM runs") == 1
+
+
+def test_a_page_that_can_not_be_made_is_a_line_of_the_log(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> bytes:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(logs.logger, "propagate", True)
+    server = Server(("127.0.0.1", 0), Answers(broken, lambda: True))
+    server.start()
+    try:
+        assert get(f"{server.url}/metrics")[0] == 0
+        wait_for(lambda: "metrics can't be shown" in caplog.text, "it is logged")
+    finally:
+        server.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_scraper_that_hangs_up_is_no_news(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> bytes:
+        asked.set()
+        go_on.wait(30)
+        return b"x" * 50_000_000
+
+    class Watched(_Tcp):
+        def shutdown_request(self, request: object) -> None:
+            super().shutdown_request(request)  # type: ignore[arg-type]  # a socket
+            ended.set()
+
+    monkeypatch.setattr("outbox.metrics.server._Tcp", Watched)
+    monkeypatch.setattr(logs.logger, "propagate", True)
+    server = Server(("127.0.0.1", 0), Answers(slow, lambda: True))
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as scraper:
+            scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert asked.wait(30)
+        go_on.set()
+        assert ended.wait(30)
+    finally:
+        server.close()
+    assert (caplog.text, capfd.readouterr().err) == ("", "")
 
 
 def test_it_works_behind_a_pooler_and_leaves_no_setting_there(one_database: Database, pgbouncer: PgBouncer) -> None:

@@ -93,6 +93,13 @@ def test_a_relay_is_a_subscription_to_apply_and_is_not_pruned(one_database: Data
     assert "a relay is one" in outbox(one_database.url, "apply", str(file)).stderr
 
 
+def test_a_relay_and_a_source_of_one_name_are_refused() -> None:
+    """They would be one row of `outbox status`, and one series of metrics."""
+    relay = Relay(url="amqp://h", bindings=("orders.*",))
+    with pytest.raises(InvalidDeclaration, match=r"sources\.x: there is a relay of that name"):
+        check(Definitions(relays={"x": relay}, sources={"x": Source(url="amqp://h", address="q", topic="t")}))
+
+
 def test_secrets_come_from_environment_file_or_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "one")
     (tmp_path / "secret").write_text("two\n")
