@@ -135,7 +135,16 @@ def test_prometheus_is_served_by_the_command(
     counted = 'dramatiq_messages_total{actor_name="note",queue_name="default"} 1.0'
     with command(one_database, tmp_path, "app", 2, 2) as started:
         wait_for(lambda: unfinished(one_database) == 0, "it is settled")
-        assert counted in urllib.request.urlopen(f"http://127.0.0.1:{port}").read().decode(), started.log
+        wait_for(lambda: counted in page(port), f"the count: {started.log}")
+
+
+def page(port: int) -> str:
+    """Empty while nobody serves it yet."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
 
 
 def test_a_database_without_our_schema_is_said_so(empty_database: Database, tmp_path: Path, postgres: object) -> None:
