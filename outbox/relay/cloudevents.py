@@ -24,6 +24,8 @@ _BYTES = "application/octet-stream"
 
 #: Headers of ours that are attributes of an event.
 _TRACE = ("traceparent", "tracestate")
+#: What is raised for JSON that can't be read; RecursionError: for arrays in arrays, thousands deep.
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _LIMITS = Limits()
 
 
@@ -124,9 +126,11 @@ def _open(body: bytes, content_type: str) -> tuple[dict[str, str], bytes, str]:
             data = base64.b64decode(msgspec.json.decode(document["data_base64"], type=str))
         else:
             data = bytes(document.get("data", b"null"))
-    except (msgspec.MsgspecError, ValueError):
+    except _UNREADABLE:
         return {}, body, content_type
-    attributes = {name: str(text) for name, text in texts.items()}
+    attributes = {name: str(text) for name, text in texts.items() if text is not None}  # null: it has none
+    if "specversion" not in attributes:
+        return {}, body, content_type
     default = _BYTES if "data_base64" in document else JSON
     return attributes, data, attributes.pop("datacontenttype", default)
 
@@ -136,7 +140,7 @@ def _payload(body: bytes, content_type: str) -> tuple[Any, str | None]:
     if kind in ("", JSON) or kind.endswith("+json"):
         try:
             return msgspec.json.decode(body), None
-        except (msgspec.MsgspecError, UnicodeError):
+        except _UNREADABLE:
             pass
     return body, content_type or _BYTES
 

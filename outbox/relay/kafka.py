@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,11 +91,11 @@ class Topic:
             line = await self._open()
         except Unavailable as error:
             return [error] * len(messages)
-        together = _Together(self._relay, self._source, messages)
+        together = _Together(self._relay, self._source, messages, is_alone=False)
         await asyncio.to_thread(together.run, line)
         if line.broken is not None and self._line is line:
             await self.close()
-        return together.outcomes
+        return await self._sort_out(together)
 
     async def close(self) -> None:
         """What is on its way is not waited for: it counts as not delivered."""
@@ -102,25 +103,61 @@ class Topic:
         if line is not None:
             await asyncio.to_thread(line.give_up)
 
+    async def _sort_out(self, together: _Together) -> list[Outcome]:
+        """A broker refuses a whole batch for one record in it, or for its size: halve it until it is known which."""
+        messages, outcomes = together.messages, together.outcomes
+        if not together.is_refused:
+            return outcomes
+        undecided = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Unavailable)]
+        middle = len(undecided) // 2
+        for half in undecided[:middle], undecided[middle:]:
+            held = {messages[n].key for n, o in enumerate(outcomes) if self._relay.ordered and isinstance(o, Retry)}
+            going = [n for n in half if messages[n].key is None or messages[n].key not in held]
+            found = dict(zip(going, await self._apart([messages[n] for n in going]), strict=True))
+            outcomes = [found.get(n, Deferred() if n in half else o) for n, o in enumerate(outcomes)]
+            if any(isinstance(outcome, Unavailable) for outcome in found.values()):
+                break
+        return outcomes
+
+    async def _apart(self, messages: list[Message]) -> list[Outcome]:
+        """On a line of their own, where nobody else's are in their batch."""
+        if not messages:
+            return []
+        try:
+            line = await self._connected()
+        except Unavailable as error:
+            return [error] * len(messages)
+        together = _Together(self._relay, self._source, messages, is_alone=len(messages) == 1)
+        try:
+            await asyncio.to_thread(together.run, line)
+        finally:
+            await asyncio.to_thread(line.give_up)
+        return await self._sort_out(together)
+
     async def _open(self) -> _Line:
         async with self._opening:
             if self._line is not None and self._line.broken is not None:
                 await self.close()
             if self._line is None:
-                limit = round(1000 * self._relay.timeout.total_seconds())
-                self._line = _Line(
-                    await _settings(self._relay, self._name)
-                    | {
-                        "enable.idempotence": True,
-                        "enable.gapless.guarantee": True,
-                        "linger.ms": 2,
-                        "delivery.timeout.ms": limit,
-                        "topic.metadata.propagation.max.ms": min(2_000, limit // 2),  # a topic that there is not
-                        "partitioner": "murmur2_random",  # as Java's clients have it
-                        "queue.buffering.max.messages": 1_000_000,
-                    }
-                )
+                self._line = await self._connected()
             return self._line
+
+    async def _connected(self) -> _Line:
+        """Raises Unavailable."""
+        limit = round(1000 * self._relay.timeout.total_seconds())
+        settings = await _settings(self._relay, self._name) | {
+            "enable.idempotence": True,
+            "enable.gapless.guarantee": True,
+            "linger.ms": 2,
+            "delivery.timeout.ms": limit,
+            "topic.metadata.propagation.max.ms": min(2_000, limit // 2),  # a topic that there is not
+            "partitioner": "murmur2_random",  # as Java's clients have it
+            "queue.buffering.max.messages": 1_000_000,
+        }
+        try:
+            return _Line(settings)
+        except KafkaException as error:
+            raise Unavailable(f"no producer of Kafka can be made: {error.args[0].str()}") from None
 
 
 class _Line:
@@ -142,10 +179,16 @@ class _Line:
 
 
 class _Together:
-    """Messages that are produced together, in a thread of their own."""
+    """Messages that are produced together, in a thread of their own.
 
-    def __init__(self, relay: Relay, source: str, messages: list[Message]) -> None:
-        self._relay, self._source, self._messages = relay, source, messages
+    Args:
+        is_alone: one message, on a line of its own: what the broker says of its batch it says of it.
+    """
+
+    def __init__(self, relay: Relay, source: str, messages: list[Message], is_alone: bool) -> None:
+        self._relay, self._source, self.messages, self._is_alone = relay, source, messages, is_alone
+        #: Has the broker refused a batch, and nobody knows for which of its messages?
+        self.is_refused = False
         #: Unavailable until the broker says otherwise.
         limit = relay.timeout.total_seconds()
         self.outcomes: list[Outcome] = [Unavailable(f"Kafka did not confirm within {limit:g} s")] * len(messages)
@@ -154,7 +197,7 @@ class _Together:
 
     def run(self, line: _Line) -> None:
         held: set[str] = set()
-        for number, message in enumerate(self._messages):
+        for number, message in enumerate(self.messages):
             if message.key in held:
                 self.outcomes[number] = Deferred()
                 continue
@@ -192,7 +235,11 @@ class _Together:
         return None
 
     def _note(self, line: _Line, number: int, error: KafkaError | None) -> None:
-        self.outcomes[number] = None if error is None else self._verdict(line, error)
+        if error is not None and error.code() in _NEVER and not self._is_alone:
+            self.is_refused = True
+            self.outcomes[number] = Unavailable(f"Kafka refuses a batch: {error.str()}")
+        else:
+            self.outcomes[number] = None if error is None else self._verdict(line, error)
         self._open.discard(number)
 
     def _verdict(self, line: _Line, error: KafkaError) -> Outcome:
@@ -228,10 +275,16 @@ class Log:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The last call of the consumer, in a thread: it goes on though who waits for it is cancelled.
         self._call: asyncio.Future[list[Any]] | None = None
+        #: What that thread asks our database, if it does.
+        self._asking: Future[int | None] | None = None
 
     async def receive(self, limit: int) -> list[Received]:
         self._loop = asyncio.get_running_loop()
-        consumer = await self._open()
+        try:
+            consumer = await self._open()
+        except KafkaException as error:
+            await self.close()
+            raise Unavailable(f"Kafka can't be read: {error.args[0].str()}") from None
         while True:
             self._call = asyncio.ensure_future(asyncio.to_thread(self._take, consumer, limit))
             try:
@@ -261,6 +314,8 @@ class Log:
 
     async def close(self) -> None:
         consumer, self._consumer = self._consumer, None
+        if self._asking is not None:
+            self._asking.cancel()  # our database may be away, or hold the position for somebody who hangs
         if self._call is not None:
             await asyncio.wait([self._call])  # a consumer is not closed under a call of it
             self._call.exception()
@@ -288,7 +343,10 @@ class Log:
 
     def _take(self, consumer: Consumer, limit: int) -> list[Any]:
         """In a thread: what is there, without waiting for more than the first. Raises Unavailable."""
-        records = consumer.consume(limit, _IDLE if not self._stands else _LOOK)
+        try:
+            records = consumer.consume(limit, _IDLE if not self._stands else _LOOK)
+        except (KafkaException, TimeoutError, CancelledError) as broken:  # the last two: in _assigned
+            raise Unavailable(f"Kafka can't be read: {broken}") from None
         for record in records:
             if (error := record.error()) is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise Unavailable(_unreadable(record, error))
@@ -300,8 +358,8 @@ class Log:
         self._stands.clear()
         for one in partitions:
             name = _partition(one.topic, one.partition)
-            stands = asyncio.run_coroutine_threadsafe(self._position(name), self._loop).result(30)
-            self._stands[name] = stands
+            self._asking = asyncio.run_coroutine_threadsafe(self._position(name), self._loop)
+            self._stands[name] = stands = self._asking.result(30)
             one.offset = OFFSET_BEGINNING if stands is None else stands
         consumer.assign(partitions)
 

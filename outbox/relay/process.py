@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import psycopg.conninfo
 
@@ -109,7 +110,7 @@ class Relays:
         self._wanted = self._chosen(read())
         self._worker: RelayWorker | None = None
         self._importers: list[Importer] = []
-        self._ended = asyncio.Event()
+        self._ended, self._hurry = asyncio.Event(), asyncio.Event()
         self._is_asked = False
         self._noted: dict[str, tuple[object, float]] = {}
 
@@ -129,28 +130,46 @@ class Relays:
 
     def stop(self) -> None:
         """Ask it to stop; ask again to wait for nothing."""
-        self._is_asked = True
-        self._end()
+        is_again, self._is_asked = self._is_asked, True
+        self._end(at_once=is_again)
 
     def reload(self) -> None:
         """Read the definitions anew, and begin anew with them; definitions that are none change nothing."""
         try:
-            self._wanted = self._chosen(self._read())
-        except InvalidDeclaration as error:
+            wanted = self._chosen(self._read())
+            self._try(wanted)
+        except Exception as error:  # a module of definitions may raise anything
             log(logging.ERROR, "definitions are not in order: all goes on as it was", reason=str(error))
             return
+        self._wanted = wanted
         log(logging.INFO, "definitions read anew", relays=len(self._wanted.relays), sources=len(self._wanted.sources))
         self._end()
 
-    def _end(self) -> None:
+    def _try(self, wanted: Definitions) -> None:
+        """Raise what beginning with them would raise; no connection is made."""
+        application(wanted.relays, {name: self._trial(name, relay) for name, relay in wanted.relays.items()})
+        for name, source in wanted.sources.items():
+            Importer(name, source, self._url)
+
+    def _trial(self, name: str, relay: Relay) -> Delivery:
+        async def disable() -> None:
+            raise NotImplementedError
+
+        return Delivery(name, relay, target.target(name, relay, "/outbox"), disable)
+
+    def _end(self, at_once: bool = False) -> None:
+        """End what runs now; being asked twice, by whomever, does not cut the grace time short, `at_once` does."""
+        is_news = not self._ended.is_set()
         self._ended.set()
-        if self._worker is not None:
+        if at_once:
+            self._hurry.set()
+        if self._worker is not None and (is_news or at_once):
             self._worker.end()
         for importer in self._importers:
             importer.stop()
 
     async def _run_once(self) -> None:
-        self._ended, wanted = asyncio.Event(), self._wanted
+        self._ended, self._hurry, wanted = asyncio.Event(), asyncio.Event(), self._wanted
         self._importers = [Importer(name, source, self._url) for name, source in wanted.sources.items()]
         self._worker = None
         if wanted.relays:
@@ -160,20 +179,35 @@ class Relays:
         database = Database(self._url, size=2)
         await database.open()
         noting = asyncio.create_task(self._note(database))
-        running = [asyncio.create_task(one.run()) for one in (self._worker, *self._importers) if one is not None]
+        ending = asyncio.create_task(self._ended.wait())
+        importing = [asyncio.create_task(one.run()) for one in self._importers]
+        running = [*([asyncio.create_task(self._worker.run())] if self._worker else []), *importing]
         log(logging.INFO, "relaying", relays=",".join(wanted.relays), sources=",".join(wanted.sources))
         try:
-            await asyncio.wait([*running, noting], return_when=asyncio.FIRST_COMPLETED)
+            await _first_of(*running, noting, ending)
             if not self._ended.is_set():
                 self._end()  # one of them can't go on, and says why below
-            await asyncio.gather(*running)
+            await self._give_up_late(importing)
+            for error in await asyncio.gather(*running, return_exceptions=True):
+                if isinstance(error, Exception):
+                    raise error
         finally:
             noting.cancel()
-            await asyncio.gather(*running, noting, return_exceptions=True)
+            ending.cancel()
+            await asyncio.gather(*running, noting, ending, return_exceptions=True)
             with suppress(*AWAY, TimeoutError):
                 async with asyncio.timeout(2):
                     await self._note_all(database)
             await database.close()
+
+    async def _give_up_late(self, importing: list[asyncio.Task[None]]) -> None:
+        """What a source is publishing may hang; it is not confirmed there, and comes again or was published."""
+        over = asyncio.gather(*importing, return_exceptions=True)
+        hurry = asyncio.create_task(self._hurry.wait())
+        await _first_of(over, hurry, seconds=self._grace.total_seconds())
+        hurry.cancel()
+        for task in importing:
+            task.cancel()
 
     async def _note(self, database: Database) -> None:
         """Tell the database how all stands, and see whether what was disabled was resumed by somebody."""
@@ -210,6 +244,10 @@ class Relays:
             relays={name: one for name, one in definitions.relays.items() if not self._only or name in self._only},
             sources={name: one for name, one in definitions.sources.items() if not self._only or name in self._only},
         )
+
+
+async def _first_of(*waits: asyncio.Future[Any], seconds: float | None = None) -> None:
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
 
 def application(relays: dict[str, Relay], deliveries: dict[str, Delivery]) -> Outbox:

@@ -75,7 +75,7 @@ class Exchange:
         except Unavailable as error:
             return [error] * len(messages)
         found = await asyncio.gather(*(self._publish(exchange, message) for message in messages))
-        if any(isinstance(outcome, Unavailable) for outcome in found):
+        if self._exchange is exchange and any(isinstance(outcome, Unavailable) for outcome in found):
             await self.close()
         return list(found)
 
@@ -109,6 +109,8 @@ class Exchange:
         key = address_of(self._relay.address or "{topic}", message)
         if len(key.encode()) > _LONGEST_NAME:
             return Reject(f"its routing key has {len(key.encode())} bytes, AMQP allows {_LONGEST_NAME}")
+        if len(one.content_type.encode()) > _LONGEST_NAME:
+            return Reject(f"its content type has {len(one.content_type.encode())} bytes, AMQP allows {_LONGEST_NAME}")
         limit = self._relay.timeout.total_seconds()
         try:
             async with asyncio.timeout(limit):
@@ -193,6 +195,8 @@ class Queue:
                 channel = await self._connection.channel()
                 await channel.set_qos(prefetch_count=min(2 * limit, 65535))
                 channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
+                underlay = await channel.get_underlay_channel()
+                underlay.on_consumer_cancel_callbacks.add(lambda _: arrived.put_nowait(None))  # the queue was deleted
                 queue = await channel.get_queue(self._source.address)
                 await queue.consume(arrived.put)
         except _AWAY as error:

@@ -21,7 +21,7 @@ import httpx2
 from outbox import __version__
 from outbox.definitions.relays import Relay
 from outbox.errors import InvalidDeclaration
-from outbox.model import Message, Retry
+from outbox.model import Message, Reject, Retry
 from outbox.relay import credentials
 from outbox.relay.addresses import Addresses, Forbidden
 from outbox.relay.cloudevents import event
@@ -57,7 +57,8 @@ class Webhook:
         try:
             secrets = [key_of(await credentials.reveal(secret)) for secret in self._relay.secrets]
             client = self._client = self._client or self._connected()
-            address = await self._addresses.one()
+            async with asyncio.timeout(self._relay.timeout.total_seconds()):
+                address = await self._addresses.one()
         except (InvalidDeclaration, Forbidden) as error:
             return [Unavailable(str(error))] * len(messages)
         except OSError as error:
@@ -89,6 +90,8 @@ class Webhook:
             return Unavailable(f"{self._url.host} can't be connected to: {error or type(error).__name__}")
         except (TimeoutError, httpx2.TimeoutException):
             return Unavailable(f"no answer within {self._relay.timeout.total_seconds():g} s", is_charged=True)
+        except httpx2.LocalProtocolError as error:
+            return Reject(f"HTTP can't carry it: {error}")
         except httpx2.HTTPError as error:
             return Unavailable(f"the connection broke: {error or type(error).__name__}", is_charged=True)
         return verdict(response.status_code, response.headers)

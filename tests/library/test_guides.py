@@ -21,6 +21,8 @@ GUIDES = [
     "capture.md",
     "dramatiq.md",
     "tracing.md",
+    "capacity.md",
+    "scaling.md",
     "../grafana/README.md",
 ]
 

