@@ -9,7 +9,7 @@ from typing import Any
 
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
-from dramatiq.errors import BrokerConnectionError, DecodeError
+from dramatiq.errors import ConnectionClosed, ConnectionFailed, DecodeError
 
 from outbox import handling, model
 from outbox.dramatiq.envelope import Envelope
@@ -112,7 +112,7 @@ class IdleConsumer(Consumer):
 
 
 def _refused(lease: int, offset: int, error: Exception) -> Failure:
-    if isinstance(error, BrokerConnectionError):
+    if isinstance(error, ConnectionFailed | ConnectionClosed):
         return Failure(lease, offset, _LATER, None, None, charged=False)
     return _rejected(lease, offset, error)
 
