@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -104,6 +106,8 @@ class PostgresBroker(Broker):
         """Send a message: in the transaction that is open, or committed when this returns.
 
         `before_enqueue` and `after_enqueue` are called here and now, also where the transaction is still to commit.
+        Where middleware can't send what follows a message, the message does not end well: it is a dead letter, or, if
+        the connection is to blame, handled again. A retry is never too large.
 
         Args:
             delay: milliseconds. It waits in the database, and in no worker's memory.
@@ -113,14 +117,15 @@ class PostgresBroker(Broker):
             dramatiq.errors.ConnectionFailed: there was no connection; nothing was sent.
             dramatiq.errors.ConnectionClosed: it broke, and whether the message was sent is not known.
         """
-        queue = q_name(message.queue_name)
-        self.declare_queue(queue)
-        self._ensure(queue)
-        message = envelope.with_eta(message, delay)
-        self.emit_before("enqueue", message, delay)
-        self._send(envelope.seal(message, self.topic(queue), self._priority_of(message), self._limits))
-        self.emit_after("enqueue", message, delay)
-        return message
+        with self._sending.noting_refusals():
+            queue = q_name(message.queue_name)
+            self.declare_queue(queue)
+            self._ensure(queue)
+            message = envelope.with_eta(message, delay)
+            self.emit_before("enqueue", message, delay)
+            self._send(envelope.seal(message, self.topic(queue), self._priority_of(message), self._most(message)))
+            self.emit_after("enqueue", message, delay)
+            return message
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
         """Pull from a queue until the consumer is closed. The first one registers this process as a worker.
@@ -134,7 +139,7 @@ class PostgresBroker(Broker):
         self.declare_queue(queue)
         self._ensure(queue, works=True)
         with self._lock:
-            if self._process is None:
+            if self._process is None or self._process.pid != os.getpid():  # a fork has none of its parent's threads
                 self._process = WorkerProcess(self.pool.url, self.timeout)
             process = self._process
         return PostgresConsumer(process.intake(self.topic(queue)), prefetch, timeout)
@@ -249,6 +254,12 @@ class PostgresBroker(Broker):
         self.pool.run(envelope.publish(sealed))
         if sealed.delay is not None and (process := self._process) is not None:
             process.look_for_due()
+
+    def _most(self, message: Message[Any]) -> float:
+        """Bytes that a message may have: a retry has its traceback besides, and its data was accepted before."""
+        processed = self._sending.processed
+        is_retry = processed is not None and processed.message_id == message.message_id
+        return math.inf if is_retry else self._limits.payload
 
     def _priority_of(self, message: Message[Any]) -> int:
         """What the message says as RabbitMQ's `broker_priority`, the higher first; else what its actor says."""

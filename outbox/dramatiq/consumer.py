@@ -9,7 +9,7 @@ from typing import Any
 
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
-from dramatiq.errors import DecodeError
+from dramatiq.errors import ConnectionClosed, ConnectionFailed, DecodeError
 
 from outbox import handling, model
 from outbox.dramatiq.envelope import Envelope
@@ -17,6 +17,9 @@ from outbox.dramatiq.intake import Intake, given_back
 from outbox.dramatiq.settler import Outcome
 from outbox.logs import log
 from outbox.operations import Failure
+
+#: Seconds until a message is handled again after which there was no connection to send what follows it.
+_LATER = 5.0
 
 
 class PostgresMessage(MessageProxy):
@@ -27,6 +30,8 @@ class PostgresMessage(MessageProxy):
         self.delivery, self.intake = delivery, intake
         #: What is published with its settlement.
         self.follow_ups: list[Envelope] = []
+        #: Why something that follows it could not be sent: dramatiq logs what its middleware raises, and goes on.
+        self.refused: Exception | None = None
         self._is_done = False
 
     @property
@@ -35,12 +40,16 @@ class PostgresMessage(MessageProxy):
         return self.delivery.redelivered
 
     def end(self, failure: Failure | None = None) -> None:
-        """Settle it, soon; a second time is passed over."""
-        if not self._is_done:
-            self._is_done = True
-            lease, offset = self.delivery.lease_id, self.delivery.offset
-            assert lease is not None
-            self.intake.done(Outcome(lease, offset, failure, self.follow_ups))
+        """Settle it, soon; a second time is passed over. It does not end well while its retry could not be sent."""
+        if self._is_done:
+            return
+        self._is_done = True
+        lease, offset = self.delivery.lease_id, self.delivery.offset
+        assert lease is not None
+        if failure is None and self.refused is not None:
+            self.follow_ups.clear()
+            failure = _refused(lease, offset, self.refused)
+        self.intake.done(Outcome(lease, offset, failure, self.follow_ups))
 
 
 class PostgresConsumer(Consumer):
@@ -100,6 +109,12 @@ class IdleConsumer(Consumer):
 
     def __next__(self) -> None:
         time.sleep(self._timeout)
+
+
+def _refused(lease: int, offset: int, error: Exception) -> Failure:
+    if isinstance(error, ConnectionFailed | ConnectionClosed):
+        return Failure(lease, offset, _LATER, None, None, charged=False)
+    return _rejected(lease, offset, error)
 
 
 def _rejected(lease: int, offset: int, error: BaseException | None) -> Failure:

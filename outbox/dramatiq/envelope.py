@@ -13,7 +13,7 @@ from dramatiq.common import current_millis, dq_name, q_name
 from outbox import operations, scheduled
 from outbox.errors import InvalidMessage
 from outbox.operations import Operation, Statement
-from outbox.payload import Encoded, Limits
+from outbox.payload import Encoded
 
 #: The header that names the actor: by it `outbox status` and the exporter show dramatiq's messages.
 ACTOR, MESSAGE_ID = "actor", "message-id"
@@ -39,8 +39,11 @@ def with_eta(message: dramatiq.Message[Any], delay: int | None) -> dramatiq.Mess
     return message.copy(queue_name=dq_name(message.queue_name), options={"eta": current_millis() + delay})
 
 
-def seal(message: dramatiq.Message[Any], topic: str, priority: int, limits: Limits) -> Envelope:
+def seal(message: dramatiq.Message[Any], topic: str, priority: int, most: float) -> Envelope:
     """Make what is stored: the message as it runs, without its time, which the database keeps.
+
+    Args:
+        most: bytes that it may have.
 
     Raises:
         InvalidMessage: it is larger than the limit.
@@ -52,9 +55,9 @@ def seal(message: dramatiq.Message[Any], topic: str, priority: int, limits: Limi
         message = message.copy(queue_name=q_name(message.queue_name))
         del message.options["eta"]
     raw = message.encode()
-    if len(raw) > limits.payload:
+    if len(raw) > most:
         raise InvalidMessage(
-            f"the message for actor {message.actor_name!r} has {len(raw):,} bytes, the limit is {limits.payload:,}: "
+            f"the message for actor {message.actor_name!r} has {len(raw):,} bytes, the limit is {most:,}: "
             "send where its data lies, or raise PostgresBroker(limits=Limits(payload=...))"
         )
     return Envelope(topic, _encode(message, raw), priority, delay if delay is not None and delay > 0 else None)

@@ -26,7 +26,8 @@ def is_gone(name: str) -> bool:
     found = _NAMED.search(name)
     if found is None or found["place"] != _place():
         return False
-    return _began(int(found["pid"])) != found["began"]
+    began = _began(int(found["pid"]))
+    return began != found["began"] if began is not None else _is_ended(int(found["pid"]))
 
 
 def _place() -> str | None:
@@ -39,9 +40,20 @@ def _place() -> str | None:
 
 
 def _began(pid: int) -> str | None:
-    """When a process began, in ticks since boot; None: there is none, or nothing of it but its exit code."""
+    """When a process began, in ticks since boot; "": nothing is left of it but its exit code; None: can't be seen."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _is_ended(pid: int) -> bool:
+    """Is there none? /proc may hide those of other users (hidepid), the kernel tells them from none."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import psycopg
 import psycopg_pool
-from dramatiq.errors import BrokerConnectionError, ConnectionClosed, ConnectionFailed
+from dramatiq.errors import ConnectionClosed, ConnectionFailed
 
 from outbox import connection as connections
 from outbox.database import libpq_url, options, without_prepared_statements
@@ -101,7 +101,7 @@ def _check(connection: psycopg.Connection[Any]) -> None:
         connection.execute("")
 
 
-def _as_broken(error: psycopg.Error) -> BrokerConnectionError | None:
+def _as_broken(error: psycopg.Error) -> ConnectionClosed | None:
     """The error as dramatiq knows it, if the connection is gone."""
     state = error.sqlstate
     if state is None or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -44,7 +45,7 @@ class WorkerProcess:
 
     def __init__(self, url: str, timeout: timedelta) -> None:
         logs.show_fields()
-        self.id = 0
+        self.id, self.pid = 0, os.getpid()
         self._url, self._timeout = url, timeout
         self._intakes: dict[str, Intake] = {}
         self._tasks: set[asyncio.Task[None]] = set()

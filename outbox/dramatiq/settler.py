@@ -174,6 +174,7 @@ class Settler:
         """What it was to publish is not lost: it is handled again, here or elsewhere."""
         if isinstance(error, LeaseLost):
             log(logging.WARNING, "lease lost: others handle its message", lease=outcome.lease, reason=str(error))
+            self._ledger.settled(outcome.lease, (outcome.offset,))
         else:
             log(logging.ERROR, "a retry can't be published: its message is handled again", reason=str(error))
             self._ledger.fail(Failure(outcome.lease, outcome.offset, _LATER, None, None, charged=False))

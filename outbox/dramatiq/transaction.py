@@ -14,8 +14,8 @@ from outbox.dramatiq.consumer import PostgresMessage
 class Scope:
     """The caller's connection, for as long as its block runs."""
 
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
+    def __init__(self, connection: Any, outer: Scope | None) -> None:
+        self.connection, self.outer = connection, outer
         #: A task that was begun in the block has a copy of its context, and may outlive it.
         self.is_open = True
 
@@ -30,8 +30,8 @@ class Sending:
     @property
     def connection(self) -> Any | None:
         """The connection of the innermost transaction; None: there is none."""
-        scope = self._scope.get()
-        return scope.connection if scope is not None and scope.is_open else None
+        scope = self._innermost()
+        return scope.connection if scope else None
 
     @property
     def processed(self) -> PostgresMessage | None:
@@ -40,19 +40,53 @@ class Sending:
 
     @contextmanager
     def on(self, connection: Any) -> Iterator[None]:
-        """Send in the transaction of a connection."""
+        """Send in the transaction of a connection.
+
+        Raises:
+            RuntimeError: the block is left in another thread or task than it was entered in.
+        """
         if connections.is_async(connection):
             raise TypeError(
                 f"actors are sent messages by blocking calls: in a transaction of {type(connection).__name__} "
                 "use its run_sync, or Outbox.publish"
             )
-        scope = Scope(connection)
-        token = self._scope.set(scope)
+        scope = Scope(connection, self._innermost())
+        self._scope.set(scope)
         try:
             yield
         finally:
             scope.is_open = False
-            self._scope.reset(token)
+            is_known = self._knows(scope)
+            if is_known:
+                self._scope.set(self._innermost())
+        if not is_known:
+            raise RuntimeError(
+                "broker.transaction was entered in one thread or task and left in another, as a generator does that a "
+                "framework runs in threads: what was sent in between was not part of it; use it where you send"
+            )
+
+    def _innermost(self) -> Scope | None:
+        """Blocks of generators may end in any order."""
+        scope = self._scope.get()
+        while scope is not None and not scope.is_open:
+            scope = scope.outer
+        return scope
+
+    def _knows(self, scope: Scope) -> bool:
+        known = self._scope.get()
+        while known is not None and known is not scope:
+            known = known.outer
+        return known is scope
+
+    @contextmanager
+    def noting_refusals(self) -> Iterator[None]:
+        """What can't be sent after an actor has ended is noted at its message: who sends it is middleware."""
+        try:
+            yield
+        except Exception as error:
+            if (processed := self._processed.get()) is not None:
+                processed.refused = error
+            raise
 
     @contextmanager
     def after(self, message: PostgresMessage) -> Iterator[None]:

@@ -87,8 +87,8 @@ def test_an_actor_is_told_of_a_shutdown_and_its_message_is_tried_again(broker: P
     @dramatiq.actor(notify_shutdown=True, min_backoff=10, max_backoff=10)
     def work() -> None:
         if not seen:
-            seen.append("began")
             try:
+                seen.append("began")
                 while True:
                     time.sleep(0.01)
             except Shutdown:

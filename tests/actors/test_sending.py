@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -131,6 +132,36 @@ def test_other_threads_and_copies_of_a_context_that_outlive_the_block_are_not_in
     context.run(actor.send, "after the block")
     db.rollback()
     assert handled(broker, seen) == ["of a thread", "after the block"]
+
+
+def test_blocks_of_generators_may_end_in_any_order(
+    one_database: Database, broker: PostgresBroker, actor: dramatiq.Actor[..., None], seen: list[Any]
+) -> None:
+    first, second = one_database.connect(), one_database.connect()
+
+    def unit_of_work() -> Iterator[None]:
+        with broker.transaction(first):
+            yield
+
+    generator = unit_of_work()
+    next(generator)
+    with broker.transaction(second):
+        generator.close()
+        actor.send("second")
+    actor.send("plain")
+    first.rollback()
+    second.rollback()
+    assert handled(broker, seen) == ["plain"]
+
+
+def test_a_block_that_is_left_in_another_context_says_what_it_did_not_do(
+    one_database: Database, broker: PostgresBroker
+) -> None:
+    """As a framework does that runs the two halves of a generator in two threads."""
+    block = broker.transaction(one_database.connect())
+    contextvars.copy_context().run(block.__enter__)
+    with pytest.raises(RuntimeError, match="entered in one thread or task and left in another"):
+        block.__exit__(None, None, None)
 
 
 def test_a_broker_can_be_told_where_the_current_connection_is(one_database: Database) -> None:
@@ -264,7 +295,7 @@ def test_a_broken_connection_that_was_idle_costs_no_message(
 ) -> None:
     actor.send(1)
     one_database.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
         "WHERE application_name = 'outbox' AND datname = current_database()"
     )
     actor.send(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from datetime import timedelta
@@ -10,10 +11,11 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq import Message, QueueJoinTimeout, Worker
-from dramatiq.errors import ActorNotFound
+from dramatiq.errors import ActorNotFound, ConnectionFailed
 
-from outbox.dramatiq import PostgresBroker
+from outbox.dramatiq import PostgresBroker, kin
 from outbox.dramatiq.intake import Intake
+from outbox.payload import Limits
 from tests.actors.work import working
 from tests.servers import PgBouncer
 from tests.shop_floor import Database, outbox, wait_for
@@ -71,8 +73,80 @@ def test_nothing_is_sent_again_by_a_message_whose_lease_was_lost(
     one_database.execute("DELETE FROM outbox.lease")
     go_on.set()
     broker.join("default", timeout=20_000)
+    assert broker._process is not None
+    settler = broker._process._settler
+    wait_for(lambda: not settler.known, "nothing is kept of the lease")
     assert one_database.value("SELECT count(*) FROM outbox.message") == 1
     assert one_database.value("SELECT count(*) FROM outbox.scheduled") == 0
+
+
+def test_a_retry_is_never_too_large(one_database: Database, seen: list[Any]) -> None:
+    """Its traceback comes on top of what was accepted; to refuse it would be to lose it."""
+    broker = PostgresBroker(one_database.url, limits=Limits(payload=1_000))
+
+    @dramatiq.actor(min_backoff=5, max_backoff=5, broker=broker)
+    def sometimes(text: str) -> None:
+        seen.append(len(text))
+        if len(seen) == 1:
+            raise RuntimeError("not yet " + "x" * 500)
+
+    sometimes.send("x" * 700)
+    with working(broker):
+        broker.join("default", timeout=20_000)
+    broker.close()
+    assert seen == [700, 700]
+
+
+def test_a_message_whose_next_step_can_not_be_sent_is_a_dead_letter_and_not_lost(
+    one_database: Database, seen: list[Any]
+) -> None:
+    broker = PostgresBroker(one_database.url, limits=Limits(payload=1_000))
+    large = dramatiq.actor(lambda: "x" * 2_000, actor_name="large", broker=broker)
+    then = dramatiq.actor(seen.append, actor_name="then", broker=broker)
+    dramatiq.pipeline([large.message(), then.message()], broker=broker).run()
+    with working(broker):
+        broker.join("default", timeout=20_000)
+    assert (broker.count("default").dead, seen) == (1, [])
+    error = one_database.value("SELECT error_class FROM outbox.dead_letter")
+    assert error == "InvalidMessage"
+    broker.close()
+
+
+def test_a_message_whose_next_step_found_no_connection_is_handled_again(
+    one_database: Database, broker: PostgresBroker, seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next queue is new to this process, and must be created first."""
+    monkeypatch.setattr("outbox.dramatiq.consumer._LATER", 0.05)
+    first = dramatiq.actor(lambda: seen.append("first"), actor_name="first")
+    then = dramatiq.actor(lambda _: seen.append("then"), actor_name="then", queue_name="new")
+    ensure, failures = broker._ensure, [ConnectionFailed("away")]
+
+    def fail_once(queue: str, works: bool = False) -> None:
+        if queue == "new" and not works and failures:
+            raise failures.pop()
+        ensure(queue, works)
+
+    monkeypatch.setattr(broker, "_ensure", fail_once)
+    dramatiq.pipeline([first.message(), then.message()]).run()
+    with working(broker):
+        wait_for(lambda: "then" in seen, "the next step")
+        broker.join("default", timeout=20_000)
+    assert seen == ["first", "first", "then"]
+
+
+def test_a_process_that_proc_hides_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others' processes can't be seen where /proc is mounted with hidepid; recovering theirs would double messages."""
+    sleeper = subprocess.Popen(["sleep", "60"])
+    began = kin._began(sleeper.pid)
+    name = f"host:{sleeper.pid} dramatiq/{kin._place()}-{began}"
+    assert not kin.is_gone(name)
+    with monkeypatch.context() as hidden:
+        hidden.setattr(kin, "_began", lambda _: None)
+        assert not kin.is_gone(name)
+    sleeper.kill()
+    wait_for(lambda: kin.is_gone(name), "a zombie is gone")
+    sleeper.wait()
+    assert kin.is_gone(name)
 
 
 def test_what_is_given_up_on_is_a_dead_letter_with_its_error_and_can_be_redriven(
