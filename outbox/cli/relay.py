@@ -95,7 +95,7 @@ def relay(
     if metrics or metrics_socket:
         registry = CollectorRegistry()
         registry.register(RelayCollector(lambda: relays.tallies))
-        answers = Answers(lambda: generate_latest(registry), lambda: bool(relays.tallies))
+        answers = Answers(lambda: generate_latest(registry), lambda: relays.is_ready, lambda: relays.is_alive)
         listen(metrics_socket or address_of(metrics), answers)
     asyncio.run(relays.run())
 

@@ -120,6 +120,16 @@ class Relays:
         deliveries = self._worker.deliveries.values() if self._worker else ()
         return [one.tally for one in (*deliveries, *self._importers)]
 
+    @property
+    def is_ready(self) -> bool:
+        """Does something run, and has the database heard of its worker? May be asked from another thread."""
+        return bool(self.tallies) and (self._worker is None or self._worker.is_ready)
+
+    @property
+    def is_alive(self) -> bool:
+        """Does the event loop turn? May be asked from another thread."""
+        return self._worker is None or self._worker.is_alive
+
     async def run(self) -> None:
         """Run until `stop`, SIGTERM or SIGINT; SIGHUP is `reload`. Raises as `Worker.run`."""
         loop = asyncio.get_running_loop()
