@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +126,13 @@ def embedded_binaries() -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, nor the system gives to a connection: a server that starts again gets it again."""
+    chance = random.SystemRandom()  # the tests' own is the same in each of their processes
+    while True:
+        port = chance.randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _user_for_servers() -> str | None:

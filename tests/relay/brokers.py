@@ -78,6 +78,8 @@ class Broker:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            # a child may live on for a moment, and would be taken for the next start
+            wait_for(lambda: not listens(self.port), "its children are gone, too")
         self.process = None
 
     def forget(self) -> None:
