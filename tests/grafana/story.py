@@ -192,8 +192,6 @@ def tell(on: Story) -> set[str]:
     clear("OutboxSchemaOutdated", "OutboxReadingFails", "OutboxMessagesLost", "OutboxIdsRunOut")
     _lose_all_workers(on)
     clear("OutboxNoWorker", "OutboxLagTooOld", "OutboxRedeliveryStuck", "OutboxScheduledOverdue")
-    on.wait_until_firing("OutboxDeliverySloBurnsFast")
-    clear("OutboxDeliverySloBurnsFast")
     _lose_the_database(on)
     clear("OutboxDown", "OutboxWorkerNotReady")
 

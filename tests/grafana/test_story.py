@@ -13,7 +13,9 @@ from tests.grafana.story import TIMING, story, tell
 from tests.shop_floor import Database
 
 #: What no story can make happen in a minute; `test_alerts` has them in promtool.
-NOT_TOLD = {"OutboxNotificationQueue", "OutboxDeliverySloBurns", "OutboxRelayRejected"}
+NOT_TOLD = {
+    "OutboxNotificationQueue", "OutboxDeliverySloBurns", "OutboxDeliverySloBurnsFast", "OutboxRelayRejected",
+}  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_prometheus")]
 
