@@ -30,7 +30,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder, story(database, Path(folder)) as on:
             tell(on)
-            for name in ("overview", "subscription", "database", "relays", "actors"):
+            for name in ("overview", "subscription", "database"):
                 draw(on, name)
     finally:
         database.close()
