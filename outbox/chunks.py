@@ -104,6 +104,11 @@ class Chunk:
             if self.subscription.on_failure and not is_final(self.subscription, message, error):
                 self._hold_back(message)
 
+    def put_back(self, calls: list[Call]) -> None:
+        """Calls that were taken, and are to be made again, next."""
+        self.current = None
+        self.calls.extendleft(reversed(calls))
+
     def note_apart(self, call: Call) -> None:
         """The call has ended; messages that it did not come to are another call."""
         self.current = None

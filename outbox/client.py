@@ -165,8 +165,10 @@ class Outbox(Requests, Journal):
                 failed one; "block": all of its partition do; "dead-letter": it is given up on at once.
             time_limit: a call of the handler that takes longer is cancelled, and fails; one that can't be cancelled
                 has its process replaced. None: it may take for ever.
-            pipeline: the statements of the handler's psycopg connection are sent without waiting for each: several
-                times faster where a handler only writes. An error comes at the next fetch, or at the end.
+            pipeline: neither the statements of the handler's psycopg connection are waited for nor its commit, before
+                the next one is called: faster where a handler only writes. An error comes at the next fetch, which may
+                be that of a message before, or after the handler. If a transaction fails, those behind it have no
+                effect, and their handlers are called again.
             settings: what lives in the database, see `outbox.Settings`; what is not named stays as it is there.
 
         Raises:

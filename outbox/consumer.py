@@ -18,7 +18,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from outbox import chunks, handling, operations
+from outbox import chunks, flights, handling, operations
 from outbox.alarm import Alarm
 from outbox.chunks import Call, Chunk, Deferred
 from outbox.database import AWAY, Database
@@ -208,15 +208,13 @@ class Consumer:
         told = (self._done, self._give_up, watchdog, limit)
         if subscription.is_async:
             return Coroutines(
-                lambda call, series, post, more: handling.handle_async(
-                    subscription, call, self.worker, series, post, more
-                ),
+                lambda chunk, call, series, post: flights.make_async(chunk, call, self.worker, series, post),
                 lambda: transactions.async_series(subscription),
                 *told,
             )
         return Threads(
             subscription.concurrency,
-            lambda call, series, post, more: handling.handle(subscription, call, self.worker, series, post, more),
+            lambda chunk, call, series, post: flights.make(chunk, call, self.worker, series, post),
             lambda: transactions.series(subscription),
             *told,
         )

@@ -17,7 +17,7 @@ from outbox.chunks import Call, Chunk, Deferred, is_final
 from outbox.errors import InvalidOutcome, LeaseLost, OutboxError, TimeLimitExceeded
 from outbox.logs import redact
 from outbox.model import Ack, Message, Reject, Retry
-from outbox.operations import Failure, Settlement, ranges
+from outbox.operations import Failure, Operation, Settlement, ranges
 from outbox.places import place_of
 from outbox.posts import Interrupted, Post
 from outbox.series import AsyncSeries, NotBegun, Series
@@ -44,13 +44,12 @@ def handle(
     """
     try:
         if series is None or subscription.wants is None:
-            return _talk(subscription, call, {}, post)
+            return talk(subscription, call, {}, post)
         _, parameter = subscription.wants
         with series.begin(more) as transaction:
             post.connection = transaction.connection
-            outcomes = _talk(subscription, call, {parameter: transaction.given}, post)
-            if settlement := _settlement(subscription, call, outcomes):
-                transaction.last = operations.settle(worker, settlement, durable=True)
+            outcomes = talk(subscription, call, {parameter: transaction.given}, post)
+            transaction.last = last_word(subscription, call, outcomes, worker)
         return outcomes
     except BaseException as error:  # whatever it is, the thread goes on with the next message
         return failed(subscription, call.messages, Interrupted() if post.interrupted else error)
@@ -62,15 +61,14 @@ async def handle_async(
     """Make a call with coroutines; returns as `handle` does."""
     try:
         if series is None or subscription.wants is None:
-            return await _talk_async(subscription, call, {}, post)
+            return await talk_async(subscription, call, {}, post)
         _, parameter = subscription.wants
         async with series.begin(more) as transaction:
-            outcomes = await _talk_async(subscription, call, {parameter: transaction.given}, post)
-            if settlement := _settlement(subscription, call, outcomes):
-                transaction.last = operations.settle(worker, settlement, durable=True)
+            outcomes = await talk_async(subscription, call, {parameter: transaction.given}, post)
+            transaction.last = last_word(subscription, call, outcomes, worker)
         return outcomes
     except BaseException as error:
-        if _is_cancelled(error, post):
+        if is_cancelled(error, post):
             raise
         return failed(subscription, call.messages, Interrupted() if post.interrupted else error)
 
@@ -118,7 +116,7 @@ async def handle_apart_async(subscription: Subscription, chunk: Chunk, call: Cal
                     _check(outcome)
                 done(message)
             except BaseException as error:
-                if _is_cancelled(error, post):
+                if is_cancelled(error, post):
                     raise
                 _note_failure(subscription, chunk, message, error, post)
             if post.interrupted:
@@ -156,7 +154,7 @@ def _uncancel() -> None:
             task.uncancel()
 
 
-def _is_cancelled(error: BaseException, post: Post) -> bool:
+def is_cancelled(error: BaseException, post: Post) -> bool:
     """Is it we who are cancelled, and not something that the handler waited for, or its call?"""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and not post.interrupted and bool(task and task.cancelling())
@@ -182,7 +180,7 @@ def _as_exception(subscription: Subscription, error: BaseException) -> Exception
     return error if isinstance(error, Exception) else RuntimeError(f"the handler raised {error!r}")
 
 
-def _talk(subscription: Subscription, call: Call, given: dict[str, Any], post: Post) -> Outcomes:
+def talk(subscription: Subscription, call: Call, given: dict[str, Any], post: Post) -> Outcomes:
     """Call the handler; here and nowhere else it can be interrupted. It gets a list of its own: it may empty it."""
     try:
         try:
@@ -199,7 +197,7 @@ def _talk(subscription: Subscription, call: Call, given: dict[str, Any], post: P
         raise
 
 
-async def _talk_async(subscription: Subscription, call: Call, given: dict[str, Any], post: Post) -> Outcomes:
+async def talk_async(subscription: Subscription, call: Call, given: dict[str, Any], post: Post) -> Outcomes:
     post.begin()
     try:
         if subscription.takes_list:
@@ -279,8 +277,14 @@ def _text(error: BaseException) -> str:
         return f"(its text can't be had: {type(unspeakable).__qualname__})"
 
 
+def last_word(subscription: Subscription, call: Call, outcomes: Outcomes, worker: int) -> Operation[None] | None:
+    """What the transaction of the effects says last: the settlement, if it is one commit with them."""
+    settlement = _settlement(subscription, call, outcomes)
+    return None if settlement is None else operations.settle(worker, settlement, durable=True)
+
+
 def _settlement(subscription: Subscription, call: Call, outcomes: Outcomes) -> Settlement | None:
-    """What the transaction of the effects settles itself: one commit, and none if a lease is lost."""
+    """None at all if a lease is lost."""
     if subscription.guarantee != "exactly-once":
         return None
     done: dict[int, list[int]] = {}

@@ -12,7 +12,6 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, supp
 
 from outbox import handling
 from outbox.chunks import Call, Chunk
-from outbox.handling import Outcomes
 from outbox.posts import GiveUp, Post, TaskPost, ThreadPost
 from outbox.series import AsyncSeries, Series
 from outbox.watchdog import Watchdog
@@ -24,20 +23,21 @@ class Threads:
     """Runs a sync handler in `size` threads. They are daemons: a handler that hangs can't keep the process alive.
 
     Args:
+        make: makes calls, and tells their chunk.
         series: makes the transactions of a chunk; None: the handler asks for none.
     """
 
     def __init__(
         self,
         size: int,
-        handle: Callable[[Call, Series | None, Post, bool], Outcomes | None],
+        make: Callable[[Chunk, Call, Series | None, Post], None],
         series: Callable[[], AbstractContextManager[Series | None]],
         done: Done,
         give_up: GiveUp,
         watchdog: Watchdog,
         limit: float | None,
     ) -> None:
-        self._handle, self._series, self._done, self._give_up = handle, series, done, give_up
+        self._make, self._series, self._done, self._give_up = make, series, done, give_up
         self._watchdog, self._limit = watchdog, limit
         self._loop = asyncio.get_running_loop()
         self._chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
@@ -66,7 +66,7 @@ class Threads:
                         handling.handle_apart(chunk.subscription, chunk, call, post)
                         chunk.note_apart(call)
                     else:
-                        chunk.note(call, self._handle(call, series, post, bool(chunk.calls)))
+                        self._make(chunk, call, series, post)
             chunk.seconds = time.perf_counter() - began
             self._tell(self._done, chunk)
 
@@ -76,18 +76,18 @@ class Threads:
 
 
 class Coroutines:
-    """Runs an async handler in tasks of the event loop; `series` as `Threads` has it."""
+    """Runs an async handler in tasks of the event loop; `make` and `series` as `Threads` has them."""
 
     def __init__(
         self,
-        handle: Callable[[Call, AsyncSeries | None, Post, bool], Awaitable[Outcomes | None]],
+        make: Callable[[Chunk, Call, AsyncSeries | None, Post], Awaitable[None]],
         series: Callable[[], AbstractAsyncContextManager[AsyncSeries | None]],
         done: Done,
         give_up: GiveUp,
         watchdog: Watchdog,
         limit: float | None,
     ) -> None:
-        self._handle, self._series, self._done, self._give_up = handle, series, done, give_up
+        self._make, self._series, self._done, self._give_up = make, series, done, give_up
         self._watchdog, self._limit = watchdog, limit
         self._loop = asyncio.get_running_loop()
         self._posts: dict[asyncio.Task[None], TaskPost] = {}
@@ -124,7 +124,7 @@ class Coroutines:
                     await handling.handle_apart_async(chunk.subscription, chunk, call, post)
                     chunk.note_apart(call)
                 else:
-                    chunk.note(call, await self._handle(call, series, post, bool(chunk.calls)))
+                    await self._make(chunk, call, series, post)
         chunk.seconds = time.perf_counter() - began
         self._done(chunk)
 

@@ -29,7 +29,7 @@ from outbox import connection as connections
 from outbox.errors import OutboxError
 from outbox.operations import Operation
 
-_COMMIT_AND_GO_ON = "COMMIT AND CHAIN"
+COMMIT_AND_GO_ON = "COMMIT AND CHAIN"
 
 
 class NotBegun(OutboxError):
@@ -87,14 +87,14 @@ class SessionSeries(AbstractContextManager["SessionSeries"]):
     @contextmanager
     def begin(self, more: bool) -> Iterator[Begun]:
         with self._factory() as session:
-            with _beginning():
+            with beginning():
                 driver = session.connection().connection.driver_connection
             guard = _CommitGuard(session)
             begun = Begun(session, driver if isinstance(driver, psycopg.Connection) else None)
             yield begun
             if begun.last:
                 connections.run(begun.last, session)
-            _refuse_failed(session.connection().connection.driver_connection)
+            refuse_failed(session.connection().connection.driver_connection)
             guard.lifted = True
             session.commit()
 
@@ -110,7 +110,7 @@ class AsyncSessionSeries(AbstractAsyncContextManager["AsyncSessionSeries"]):
     @asynccontextmanager
     async def begin(self, more: bool) -> AsyncIterator[Begun]:
         async with self._factory() as session:
-            with _beginning():
+            with beginning():
                 await session.connection()
             guard = _CommitGuard(session.sync_session)
             begun = Begun(session)
@@ -118,20 +118,16 @@ class AsyncSessionSeries(AbstractAsyncContextManager["AsyncSessionSeries"]):
             if begun.last:
                 await connections.run_async(begun.last, session)
             raw = await (await session.connection()).get_raw_connection()
-            _refuse_failed(raw.driver_connection)
+            refuse_failed(raw.driver_connection)
             guard.lifted = True
             await session.commit()
 
 
 class ConnectionSeries(AbstractContextManager["ConnectionSeries"]):
-    """Transactions on one connection of a pool, which it keeps until one fails or the chunk ends.
+    """Transactions on one connection of a pool, which it keeps until one fails or the chunk ends."""
 
-    Args:
-        pipeline: are the statements of handlers sent without waiting for each?
-    """
-
-    def __init__(self, pool: psycopg_pool.ConnectionPool[Any], pipeline: bool) -> None:
-        self._pool, self._pipeline = pool, pipeline
+    def __init__(self, pool: psycopg_pool.ConnectionPool[Any]) -> None:
+        self._pool = pool
         self._connection: psycopg.Connection[Any] | None = None
         #: How the connection goes back to the pool; and how its transaction ends, as psycopg knows it.
         self._kept, self._transaction = ExitStack(), ExitStack()
@@ -143,7 +139,7 @@ class ConnectionSeries(AbstractContextManager["ConnectionSeries"]):
     @contextmanager
     def begin(self, more: bool) -> Iterator[Begun]:
         if self._connection is None:
-            with _beginning():
+            with beginning():
                 self._take()
         connection = self._connection
         assert connection is not None
@@ -151,12 +147,12 @@ class ConnectionSeries(AbstractContextManager["ConnectionSeries"]):
         with self._kept.pop_all() as kept, self._transaction.pop_all() as transaction:
             self._connection = None
             yield begun
-            _refuse_failed(connection)
+            refuse_failed(connection)
             with connections.our_errors(), _together(connection):
                 if begun.last:
                     connections.send(begun.last, connection)
                 if more:
-                    connection.execute(_COMMIT_AND_GO_ON)
+                    connection.execute(COMMIT_AND_GO_ON)
                 else:
                     transaction.close()
             if more:
@@ -165,10 +161,12 @@ class ConnectionSeries(AbstractContextManager["ConnectionSeries"]):
     def _take(self) -> None:
         with ExitStack() as kept:
             connection = kept.enter_context(self._pool.connection())
-            if self._pipeline:
-                kept.enter_context(connection.pipeline())
+            self._prepare(connection, kept)
             self._transaction.enter_context(connection.transaction())
             self._connection, self._kept = connection, kept.pop_all()
+
+    def _prepare(self, connection: psycopg.Connection[Any], kept: ExitStack) -> None:
+        """Before the first transaction; `kept` undoes it before the connection goes back."""
 
     def _give_back(self) -> None:
         """The transaction that has begun is empty: nothing is lost if the connection broke."""
@@ -180,8 +178,8 @@ class ConnectionSeries(AbstractContextManager["ConnectionSeries"]):
 class AsyncConnectionSeries(AbstractAsyncContextManager["AsyncConnectionSeries"]):
     """Transactions on one async connection of a pool, as `ConnectionSeries` has them."""
 
-    def __init__(self, pool: psycopg_pool.AsyncConnectionPool[Any], pipeline: bool) -> None:
-        self._pool, self._pipeline = pool, pipeline
+    def __init__(self, pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
+        self._pool = pool
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._kept, self._transaction = AsyncExitStack(), AsyncExitStack()
 
@@ -192,7 +190,7 @@ class AsyncConnectionSeries(AbstractAsyncContextManager["AsyncConnectionSeries"]
     @asynccontextmanager
     async def begin(self, more: bool) -> AsyncIterator[Begun]:
         if self._connection is None:
-            with _beginning():
+            with beginning():
                 await self._take()
         connection = self._connection
         assert connection is not None
@@ -200,13 +198,13 @@ class AsyncConnectionSeries(AbstractAsyncContextManager["AsyncConnectionSeries"]
         async with self._kept.pop_all() as kept, self._transaction.pop_all() as transaction:
             self._connection = None
             yield begun
-            _refuse_failed(connection)
+            refuse_failed(connection)
             with connections.our_errors():
                 async with _together_async(connection):
                     if begun.last:
                         await connections.send_async(begun.last, connection)
                     if more:
-                        await connection.execute(_COMMIT_AND_GO_ON)
+                        await connection.execute(COMMIT_AND_GO_ON)
                     else:
                         await transaction.aclose()
             if more:
@@ -215,10 +213,12 @@ class AsyncConnectionSeries(AbstractAsyncContextManager["AsyncConnectionSeries"]
     async def _take(self) -> None:
         async with AsyncExitStack() as kept:
             connection = await kept.enter_async_context(self._pool.connection())
-            if self._pipeline:
-                await kept.enter_async_context(connection.pipeline())
+            await self._prepare(connection, kept)
             await self._transaction.enter_async_context(connection.transaction())
             self._connection, self._kept = connection, kept.pop_all()
+
+    async def _prepare(self, connection: psycopg.AsyncConnection[Any], kept: AsyncExitStack) -> None:
+        """Before the first transaction; `kept` undoes it before the connection goes back."""
 
     async def _give_back(self) -> None:
         self._connection = None
@@ -239,7 +239,7 @@ def _together_async(connection: psycopg.AsyncConnection[Any]) -> AbstractAsyncCo
 
 
 @contextmanager
-def _beginning() -> Iterator[None]:
+def beginning() -> Iterator[None]:
     """Whatever fails here fails before the handler is called."""
     try:
         yield
@@ -259,7 +259,7 @@ class _CommitGuard:
             raise HandlerTransactionError("the handler must not commit its session: the worker does, when it returns")
 
 
-def _refuse_failed(driver_connection: Any) -> None:
+def refuse_failed(driver_connection: Any) -> None:
     """COMMIT in a transaction that failed is a silent ROLLBACK: the message would be done, and its effects gone."""
     info = getattr(driver_connection, "info", None)
     if getattr(info, "transaction_status", None) == TransactionStatus.INERROR:

@@ -62,7 +62,7 @@ class Subscription:
     on_failure: OnFailure | None
     #: How long one call of the handler may take; None: for ever.
     time_limit: timedelta | None
-    #: Are the statements of the handler's connection sent without waiting for their results?
+    #: Are neither the statements of the handler's connection waited for, nor its commit?
     pipeline: bool
     #: Does the handler take a list of messages?
     takes_list: bool

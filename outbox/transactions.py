@@ -13,6 +13,7 @@ from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sqlalchemy_async
 
 from outbox.database import options, sqlalchemy_url, without_prepared_statements, without_prepared_statements_async
+from outbox.pipelining import AsyncPipelinedSeries, PipelinedSeries
 from outbox.series import (
     AsyncConnectionSeries,
     AsyncSeries,
@@ -86,7 +87,7 @@ class Transactions:
             assert self._session_factory is not None
             return SessionSeries(self._session_factory)
         assert self._pool is not None
-        return ConnectionSeries(self._pool, subscription.pipeline)
+        return PipelinedSeries(self._pool) if subscription.pipeline else ConnectionSeries(self._pool)
 
     def async_series(self, subscription: Subscription) -> AbstractAsyncContextManager[AsyncSeries | None]:
         """The transactions of a chunk, for a handler that is a coroutine; None if it asks for none."""
@@ -96,7 +97,7 @@ class Transactions:
             assert self._async_session_factory is not None
             return AsyncSessionSeries(self._async_session_factory)
         assert self._async_pool is not None
-        return AsyncConnectionSeries(self._async_pool, subscription.pipeline)
+        return (AsyncPipelinedSeries if subscription.pipeline else AsyncConnectionSeries)(self._async_pool)
 
     def pool_stats(self) -> dict[str, dict[str, int]]:
         """Of psycopg's pools; SQLAlchemy's say nothing of who waits."""

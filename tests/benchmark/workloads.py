@@ -86,7 +86,7 @@ WORKLOADS: tuple[Workload, ...] = (
         "effect: a row and the settlement in one transaction, each message alone",
         draining.drain,
         _rate(_SCAN, "≥ 0.35 of the limit, ≥ 3 × the best peer"),
-        (_SCAN, _DELETE, "outbox", *PEERS),
+        (_SCAN, _DELETE, "outbox", "outbox (pipeline)", *PEERS),
         {"messages": 5_000, "kind": "effect"},
         quick={"messages": 1_500},
     ),

@@ -12,6 +12,7 @@ _WHERE = {
     "outbox": ("outbox", "Ours"),
     "outbox (PgBouncer)": ("outbox", "behind_pgbouncer"),
     "outbox (one by one)": ("outbox", "one_by_one"),
+    "outbox (pipeline)": ("outbox", "pipelined"),
     "outbox (4 partitions)": ("outbox", "four_partitions"),
     "outbox (1000 topics)": ("outbox", "thousand_topics"),
     "outbox (0 subscriptions)": ("outbox", "nobody"),

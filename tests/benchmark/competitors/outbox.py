@@ -41,6 +41,7 @@ class Ours(Competitor):
         subscriptions: that get every message.
         is_pooled: does the worker connect through PgBouncer?
         one_by_one: does the handler get one message at a time, where many share a transaction?
+        pipeline: does it run before the one before it has committed, where each has a transaction of its own?
     """
 
     kinds: frozenset[Kind] = frozenset({"nothing", "effect", "effects", "wait"})
@@ -53,8 +54,9 @@ class Ours(Competitor):
         subscriptions: int = 1,
         is_pooled: bool = False,
         one_by_one: bool = False,
+        pipeline: bool = False,
     ) -> None:
-        self.name, self.is_pooled, self._one_by_one = name, is_pooled, one_by_one
+        self.name, self.is_pooled, self._one_by_one, self._pipeline = name, is_pooled, one_by_one, pipeline
         self._partitions, self.subscriptions = partitions, subscriptions
         self._topics = [f"orders.{number}" for number in range(topics)]
         self._connection: psycopg.Connection[Any] | None = None
@@ -85,6 +87,8 @@ class Ours(Competitor):
         environment = {**os.environ, "BENCHMARK_WORK": work.to_json(), "OUTBOX_DATABASE_URL": url}
         if self._one_by_one:
             environment["BENCHMARK_ONE_BY_ONE"] = "yes"
+        if self._pipeline:
+            environment["BENCHMARK_PIPELINE"] = "yes"
         command = [sys.executable, "-m", "outbox", "worker", f"{__package__}.outbox_app:app", "--log-level", "WARNING"]
         os.execve(sys.executable, command, environment)
 
@@ -125,6 +129,10 @@ def behind_pgbouncer() -> Ours:
 
 def one_by_one() -> Ours:
     return Ours("outbox (one by one)", one_by_one=True)
+
+
+def pipelined() -> Ours:
+    return Ours("outbox (pipeline)", pipeline=True)
 
 
 def four_partitions() -> Ours:
