@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import groupby
-from operator import attrgetter
-from typing import Any
 
-from outbox import chunks, flights, handling, operations
+from outbox import chunks, flights, operations
 from outbox.alarm import Alarm
-from outbox.chunks import Call, Chunk, Deferred
+from outbox.chunks import Call, Chunk
 from outbox.database import AWAY, Database
-from outbox.errors import InvalidDeclaration, LeaseLost, WorkerLost
+from outbox.errors import WorkerLost
 from outbox.logs import log
 from outbox.model import Message
 from outbox.observer import NOBODY, Observer
-from outbox.operations import Failure, Pulled, Settlement
+from outbox.operations import Pulled, Settlement
 from outbox.pace import Pace
 from outbox.resting import Rest
 from outbox.runners import Coroutines, Threads
-from outbox.settling import Ledger, one_by_one, what_is_held
+from outbox.settler import Settler
 from outbox.subscription import Subscription
-from outbox.tracing import trace_id
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
 
@@ -40,8 +35,6 @@ from outbox.watchdog import Watchdog
 _MOST, _MOST_BYTES = 2_000, 1024 * 1024
 #: Seconds until the next pull, where there is more: at least, and at most; and while the worker registers anew.
 _SHORTLY, _LONG, _REGISTERING = 0.001, 1.0, 0.1
-#: Seconds between settlements of the finished parts of a lease.
-_PARTS = 0.5
 #: Seconds between looks at all redeliveries that are due, and not only at those of the last moments.
 _OVERDUE = 20.0
 
@@ -62,7 +55,6 @@ class Consumer:
         self.observer = observer
         self.name = subscription.name
         self.subscription = subscription
-        self.worker = worker
         self.rung = asyncio.Event()
         #: Set when the worker was found dead and must register anew.
         self.lost = asyncio.Event()
@@ -74,18 +66,15 @@ class Consumer:
         self._leased = subscription.guarantee != "at-most-once"
         whole_leases = subscription.guarantee == "exactly-once"
         self._pace = Pace(subscription.concurrency, subscription.prefetch, subscription.batch, whole_leases)
-        self._ledger = Ledger()
+        self._settler = Settler(subscription, database, observer, worker, self._lose, self._forget)
         self._waiting: deque[Message] = deque()
         self._under_way: set[Chunk] = set()
         self._running = 0
         self._idle_runners = subscription.concurrency
-        self._room, self._settleable, self._still = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._room, self._still = asyncio.Event(), asyncio.Event()
         self._pulled = asyncio.Event()
         self._still.set()
         self._stopping = asyncio.Event()
-        self._finishing = False
-        #: Leases in a settlement that is under way.
-        self._settling: set[int] = set()
         #: Leases of redeliveries: a suspect is handed out only when the one before it is settled.
         self._redelivered: set[int] = set()
         #: What `Database.breaks` was when we last looked for leases that we don't know of.
@@ -94,8 +83,12 @@ class Consumer:
         self._rest = Rest(self, alarm)
         #: Seconds that the last pull took.
         self._cost = 0.0
-        self._chance = random.Random()
         self._runner: Threads | Coroutines = self._make_runner(watchdog)
+
+    @property
+    def worker(self) -> int:
+        """Whose leases they are."""
+        return self._settler.worker
 
     @property
     def running(self) -> int:
@@ -111,7 +104,7 @@ class Consumer:
         """Pull and settle until `stop` and `finish`; an error of either ends both."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pull_until_stopped())
-            group.create_task(self._settle_until_finished())
+            group.create_task(self._settler.run())
 
     async def _pull_until_stopped(self) -> None:
         try:
@@ -152,20 +145,6 @@ class Consumer:
         want = self._pace.in_hand
         return want - self._in_hand >= max(1, want // 2)
 
-    async def _settle_until_finished(self) -> None:
-        """Settle what is finished, as soon as it is and the settlement before has committed; in the end all of it."""
-        last_parts = time.monotonic()
-        while not self._finishing:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PARTS):
-                    await self._settleable.wait()
-            self._settleable.clear()
-            parts = time.monotonic() - last_parts >= _PARTS
-            await self._settle_now(parts)
-            if parts:
-                last_parts = time.monotonic()
-        await self._settle_now(parts=True)
-
     def stop(self) -> None:
         """Pull no more, and begin with no more messages; those without a lease are handled, or they would be lost."""
         self._stopping.set()
@@ -185,19 +164,15 @@ class Consumer:
 
     def finish(self) -> None:
         """Settle all that is finished, whatever is not; then `run` returns."""
-        self._finishing = True
-        self._settleable.set()
+        self._settler.finish()
 
     def abandon(self, worker: int) -> None:
         """Begin anew as another worker: what was in hand is in other hands now."""
-        self.worker = worker
-        for _ in self._ledger.leases:
-            self.observer.lost()
+        self._settler.abandon(worker)
         if self._leased:
             self._waiting.clear()
             for chunk in self._under_way:
                 chunk.halt()
-        self._ledger.clear()
         self._redelivered.clear()
         self.lost.clear()
         self._room.set()
@@ -252,7 +227,7 @@ class Consumer:
         that did not wait for the disk. Now and then, too: the broken pull may have been under way when we looked.
         """
         self._breaks = self._database.breaks
-        worker, known = self.worker, [*self._ledger.leases, *self._settling]
+        worker, known = self.worker, self._settler.leases
         released = await self._database.persist(lambda: operations.release_unknown(self.name, worker, known))
         if released:
             log(logging.WARNING, "gave back what a broken connection hid", subscription=self.name, messages=released)
@@ -266,7 +241,7 @@ class Consumer:
         for messages in batches:
             batch = messages[0].batch
             if batch.lease_id is not None:
-                self._ledger.open(batch.lease_id, [message.offset for message in messages])
+                self._settler.open(batch.lease_id, messages)
                 if batch.redelivered:
                     self._redelivered.add(batch.lease_id)
             self._waiting.extend(messages)
@@ -292,11 +267,9 @@ class Consumer:
         if chunk.outcomes:
             self._pace.note(chunk.outcomes, chunk.seconds)
             self.observer.handled(chunk)
-        self._close(chunk)
+        self._settler.close(chunk)
         self._give_back_surplus()
         self._dispatch()
-        if self._ledger.has_finished:
-            self._settleable.set()
         if self._has_room:
             self._room.set()
         if self._running == 0:
@@ -307,7 +280,7 @@ class Consumer:
         if not self._leased or self.subscription.on_failure:
             return  # nobody would get it; or its order would be lost
         for message in self._pace.surplus(self._waiting):
-            self._fail(message, Deferred())
+            self._settler.defer(message)
 
     def _give_up(self, chunk: Chunk, call: Call) -> None:
         """A handler goes on beyond its limit: settle what else there is, as far as it can be known."""
@@ -315,8 +288,8 @@ class Consumer:
             return  # it ended while we were being told
         self._under_way.discard(chunk)
         self._running -= chunk.size
-        self._close_stuck(chunk, call)
-        self._settleable.set()
+        self.stuck.set()
+        self._settler.close_stuck(chunk, call)
         if self._running == 0:
             self._still.set()
 
@@ -324,103 +297,13 @@ class Consumer:
         """What can be settled while the event loop stands still, and who is to blame for it; in another thread."""
         under_way = self._runner.interrupted_chunks() if isinstance(self._runner, Coroutines) else []
         for chunk, blocking in under_way:
-            self._close_stuck(chunk, blocking)
-        while settlement := self._ledger.next(parts=True):
-            yield settlement
-
-    def _close_stuck(self, chunk: Chunk, call: Call | None) -> None:
-        """Close what a chunk has come to; the call, if any, is the one that does not end."""
-        chunk.give_up()
-        self.observer.handled(chunk)
-        self._close(chunk)
-        if call:
-            self.stuck.set()
-            guilty = chunk.open_messages(call)[: 1 if call.apart else None]
-            for message, stuck in zip(guilty, handling.stuck(self.subscription, guilty), strict=True):
-                self._fail(message, stuck)
-
-    def _close(self, chunk: Chunk) -> None:
-        """Enter into the ledger what became of a chunk's messages."""
-        for batch, messages in groupby(chunk.done, key=attrgetter("batch")):
-            if batch.lease_id is None:
-                continue
-            offsets = [message.offset for message in messages]
-            if self.subscription.guarantee != "exactly-once":
-                self._ledger.close(batch.lease_id, offsets)
-            elif self._ledger.settled(batch.lease_id, offsets):
-                self._forget({batch.lease_id})
-        for message, error in chunk.failed:
-            self._fail(message, error)
-
-    def _fail(self, message: Message, error: Exception) -> None:
-        lease = message.lease_id
-        if lease is None:
-            self.observer.failed("dropped", None)
-            self._log_failure(logging.ERROR, "failed without a lease: message dropped", message, error)
-        elif isinstance(error, LeaseLost):
-            self._lose(lease)
-            self._forget({lease})
-            self._log_failure(logging.WARNING, "lease lost, effects rolled back", message, error)
-        else:
-            self._enter_failure(
-                handling.failure_of(self.subscription, message, lease, error, self._chance), message, error
-            )
-
-    def _enter_failure(self, failure: Failure, message: Message, error: Exception) -> None:
-        self._ledger.fail(failure)
-        if isinstance(error, Deferred):
-            self.observer.failed("deferred", None)
-            return
-        self.observer.failed("dead" if failure.delay is None else "retry", failure.reason)
-        if failure.delay is None:
-            self._log_failure(logging.ERROR, "dead letter", message, error, reason=failure.reason)
-        else:
-            self._log_failure(logging.WARNING, "retry", message, error, delay=f"{failure.delay:.1f}s")
-
-    def _log_failure(self, level: int, event: str, message: Message, error: Exception, **fields: Any) -> None:
-        known = {"subscription": self.name, "message": message.id, "topic": message.topic, "attempt": message.attempt}
-        traced = {"trace": id} if (id := trace_id(message)) else {}
-        log(level, event, **known, **fields, **traced, cause=handling.cause_of(error))
-
-    async def _settle_now(self, parts: bool) -> None:
-        """With `parts`, also what is finished of leases that are not."""
-        while settlement := self._ledger.next(parts):
-            await self._settle(settlement)
-
-    async def _settle(self, settlement: Settlement) -> None:
-        worker, began = self.worker, time.monotonic()
-        self._settling.update(settlement.leases)
-        try:
-            await self._database.persist(lambda: operations.settle(worker, settlement, durable=False))
-            self.observer.settled(len(settlement.leases), time.monotonic() - began)
-        except (LeaseLost, InvalidDeclaration) as error:
-            if len(settlement.leases) == 1:
-                await self._settle_what_is_held(settlement, worker, error)
-                return
-            for one in one_by_one(settlement):
-                await self._settle(one)
-        finally:
-            self._settling.difference_update(settlement.leases)
-            self._forget(settlement.leases)
-
-    async def _settle_what_is_held(self, settlement: Settlement, worker: int, error: Exception) -> None:
-        """A handler's transaction may have settled a part of it, although its commit seemed to fail."""
-        lease = settlement.leases[0]
-        held = await self._database.persist(lambda: operations.held(worker, lease))
-        rest = what_is_held(settlement, held)
-        try:
-            if rest:
-                await self._database.persist(lambda: operations.settle(worker, rest, durable=False))
-        except LeaseLost:
-            held = set()
-        if not held:
-            self._lose(lease)
-            log(logging.WARNING, "lease lost", subscription=self.name, lease=lease, reason=str(error))
+            if blocking:
+                self.stuck.set()
+            self._settler.close_stuck(chunk, blocking)
+        yield from self._settler.all_from_outside()
 
     def _lose(self, lease: int) -> None:
         """It is in other hands: begin with none of its messages any more."""
-        self._ledger.drop(lease)
-        self.observer.lost()
         self._waiting = deque(message for message in self._waiting if message.lease_id != lease)
         for chunk in self._under_way:
             chunk.lose(lease)
