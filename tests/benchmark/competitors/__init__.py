@@ -13,6 +13,8 @@ _WHERE = {
     "outbox (PgBouncer)": ("outbox", "behind_pgbouncer"),
     "outbox (one by one)": ("outbox", "one_by_one"),
     "outbox (pipeline)": ("outbox", "pipelined"),
+    "outbox (common autovacuum)": ("outbox", "common_autovacuum"),
+    "outbox (full pages)": ("outbox", "full_pages"),
     "outbox (4 partitions)": ("outbox", "four_partitions"),
     "outbox (1000 topics)": ("outbox", "thousand_topics"),
     "outbox (0 subscriptions)": ("outbox", "nobody"),

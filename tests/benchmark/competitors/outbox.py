@@ -32,6 +32,11 @@ WHERE s.name = %s GROUP BY s.id
 """
 
 
+#: Tables whose rows turn over with every pull, and what makes autovacuum treat them like any other.
+_SMALL = ("lease", "position", "redelivery", "worker", "counter")
+_COMMON = "RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold, autovacuum_vacuum_cost_delay)"
+
+
 class Ours(Competitor):
     """outbox.
 
@@ -42,6 +47,7 @@ class Ours(Competitor):
         is_pooled: does the worker connect through PgBouncer?
         one_by_one: does the handler get one message at a time, where many share a transaction?
         pipeline: does it run before the one before it has committed, where each has a transaction of its own?
+        storage: what ALTER TABLE does to the small tables that turn over with every pull.
     """
 
     kinds: frozenset[Kind] = frozenset({"nothing", "effect", "effects", "wait"})
@@ -55,9 +61,10 @@ class Ours(Competitor):
         is_pooled: bool = False,
         one_by_one: bool = False,
         pipeline: bool = False,
+        storage: str = "",
     ) -> None:
         self.name, self.is_pooled, self._one_by_one, self._pipeline = name, is_pooled, one_by_one, pipeline
-        self._partitions, self.subscriptions = partitions, subscriptions
+        self._partitions, self.subscriptions, self._storage = partitions, subscriptions, storage
         self._topics = [f"orders.{number}" for number in range(topics)]
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -71,6 +78,8 @@ class Ours(Competitor):
         with engine.connect() as connection:
             schema.migrate(connection)
         with psycopg.connect(url, autocommit=True) as db:
+            for table in _SMALL if self._storage else ():
+                db.execute(f"ALTER TABLE outbox.{table} {self._storage}")
             for topic in self._topics:
                 Outbox().declare_topic(db, topic, partitions=self._partitions)
             for number in range(self.subscriptions):
@@ -133,6 +142,14 @@ def one_by_one() -> Ours:
 
 def pipelined() -> Ours:
     return Ours("outbox (pipeline)", pipeline=True)
+
+
+def common_autovacuum() -> Ours:
+    return Ours("outbox (common autovacuum)", storage=_COMMON)
+
+
+def full_pages() -> Ours:
+    return Ours("outbox (full pages)", storage="SET (fillfactor = 100)")
 
 
 def four_partitions() -> Ours:
