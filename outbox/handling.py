@@ -10,14 +10,15 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from outbox import logs, operations
 from outbox.chunks import Call, Chunk, Deferred, is_final
 from outbox.errors import InvalidOutcome, LeaseLost, OutboxError, TimeLimitExceeded
 from outbox.logs import redact
 from outbox.model import Ack, Message, Reject, Retry
-from outbox.operations import Failure, Settlement, ranges
+from outbox.operations import Failure, Operation, Settlement, ranges
 from outbox.places import place_of
 from outbox.posts import Interrupted, Post
 from outbox.series import AsyncSeries, NotBegun, Series
@@ -33,6 +34,30 @@ _SHORTLY = 1.0
 Outcomes = list[Exception | None]
 
 
+class Books(Protocol):
+    """What the transaction of a handler's effects writes down beside them. In the runner's thread."""
+
+    def last(self, call: Call, outcomes: Outcomes) -> Operation[None] | None:
+        """What is said to the database last, before the commit; nothing, if nothing is to be said."""
+
+    def committed(self, call: Call, outcomes: Outcomes) -> None:
+        """Note that this was committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The books of a worker of the log: where effects are to be exactly once they settle its leases themselves."""
+
+    subscription: Subscription
+    worker: int
+
+    def last(self, call: Call, outcomes: Outcomes) -> Operation[None] | None:
+        settlement = _settlement(self.subscription, call, outcomes)
+        return operations.settle(self.worker, settlement, durable=True) if settlement else None
+
+    def committed(self, call: Call, outcomes: Outcomes) -> None: ...
+
+
 def handle(
     subscription: Subscription, call: Call, worker: int, series: Series | None, post: Post, more: bool
 ) -> Outcomes | None:
@@ -42,6 +67,20 @@ def handle(
         series: of the transactions that the handler asks for.
         more: will another call follow at once?
     """
+    return make_call(subscription, call, Leases(subscription, worker), series, post, more)
+
+
+async def handle_async(
+    subscription: Subscription, call: Call, worker: int, series: AsyncSeries | None, post: Post, more: bool
+) -> Outcomes | None:
+    """Make a call with coroutines; returns as `handle` does."""
+    return await make_call_async(subscription, call, Leases(subscription, worker), series, post, more)
+
+
+def make_call(
+    subscription: Subscription, call: Call, books: Books, series: Series | None, post: Post, more: bool
+) -> Outcomes | None:
+    """Make a call as `handle` does, with books of whatever log the messages are from."""
     try:
         if series is None or subscription.wants is None:
             return _talk(subscription, call, {}, post)
@@ -49,25 +88,25 @@ def handle(
         with series.begin(more) as transaction:
             post.connection = transaction.connection
             outcomes = _talk(subscription, call, {parameter: transaction.given}, post)
-            if settlement := _settlement(subscription, call, outcomes):
-                transaction.last = operations.settle(worker, settlement, durable=True)
+            transaction.last = books.last(call, outcomes)
+        books.committed(call, outcomes)
         return outcomes
     except BaseException as error:  # whatever it is, the thread goes on with the next message
         return failed(subscription, call.messages, Interrupted() if post.interrupted else error)
 
 
-async def handle_async(
-    subscription: Subscription, call: Call, worker: int, series: AsyncSeries | None, post: Post, more: bool
+async def make_call_async(
+    subscription: Subscription, call: Call, books: Books, series: AsyncSeries | None, post: Post, more: bool
 ) -> Outcomes | None:
-    """Make a call with coroutines; returns as `handle` does."""
+    """Make a call with coroutines; returns as `make_call` does."""
     try:
         if series is None or subscription.wants is None:
             return await _talk_async(subscription, call, {}, post)
         _, parameter = subscription.wants
         async with series.begin(more) as transaction:
             outcomes = await _talk_async(subscription, call, {parameter: transaction.given}, post)
-            if settlement := _settlement(subscription, call, outcomes):
-                transaction.last = operations.settle(worker, settlement, durable=True)
+            transaction.last = books.last(call, outcomes)
+        books.committed(call, outcomes)
         return outcomes
     except BaseException as error:
         if _is_cancelled(error, post):
