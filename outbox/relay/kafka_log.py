@@ -122,6 +122,7 @@ class Log:
 
     async def _open(self) -> Consumer:
         if self._consumer is None:
+            self._is_down = False
             self._consumer = Consumer(
                 await settings_of(self._source, self._name)
                 | {

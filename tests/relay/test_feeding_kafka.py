@@ -318,7 +318,7 @@ def test_a_paused_subscription_waits_in_kafka(books: Database, tmp_path: Path, m
         assert process.stop() == 0
 
 
-def test_a_broker_that_is_absent_and_goes_costs_nothing_but_time(books: Database, tmp_path: Path, name: str) -> None:
+def test_a_broker_that_is_absent_costs_nothing_but_time(books: Database, tmp_path: Path, name: str) -> None:
     broker = Tansu()
     try:
         broker.kill()

@@ -49,9 +49,7 @@ class Partitions(Log):
     async def read(self, limit: int, held: set[str]) -> list[Fed]:
         self._held = held
         found = [self._fed(record) for record in await self.look(limit)]
-        if not found and self._is_down:
-            self._is_down = False
-            await self.close()
+        if self._is_down and not self._stands:  # what is assigned goes on by itself when a broker is back
             raise Unavailable("Kafka can't be reached")
         return [one for one in found if one.lane not in self._anew]
 
@@ -105,6 +103,7 @@ class Partitions(Log):
         self._paused.clear()
         self._anew.clear()
         self._assignments += 1
+        self._is_down = False
         for one in partitions:
             one.offset = self._stands[partition_of(one.topic, one.partition)] = self._begin(consumer, one)
         consumer.assign(partitions)
