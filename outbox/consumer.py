@@ -19,6 +19,7 @@ from outbox.alarm import Alarm
 from outbox.chunks import Call, Chunk
 from outbox.database import AWAY, Database
 from outbox.errors import WorkerLost
+from outbox.handling import Leases
 from outbox.logs import log
 from outbox.model import Message
 from outbox.observer import NOBODY, Observer
@@ -89,6 +90,10 @@ class Consumer:
     def worker(self) -> int:
         """Whose leases they are."""
         return self._settler.worker
+
+    @property
+    def _books(self) -> Leases:
+        return Leases(self.subscription, self.worker)
 
     @property
     def running(self) -> int:
@@ -183,13 +188,13 @@ class Consumer:
         told = (self._done, self._give_up, watchdog, limit)
         if subscription.is_async:
             return Coroutines(
-                lambda chunk, call, series, post: flights.make_async(chunk, call, self.worker, series, post),
+                lambda chunk, call, series, post: flights.make_async(chunk, call, self._books, series, post),
                 lambda: transactions.async_series(subscription),
                 *told,
             )
         return Threads(
             subscription.concurrency,
-            lambda chunk, call, series, post: flights.make(chunk, call, self.worker, series, post),
+            lambda chunk, call, series, post: flights.make(chunk, call, self._books, series, post),
             lambda: transactions.series(subscription),
             *told,
         )

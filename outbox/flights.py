@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from outbox import handling
 from outbox.chunks import Call, Chunk
-from outbox.handling import Outcomes
+from outbox.handling import Books, Outcomes
 from outbox.pipelining import AsyncFlight, AsyncPipelinedSeries, Flight, PipelinedSeries, Window
 from outbox.posts import Interrupted, Post
 from outbox.series import AsyncSeries, HandlerTransactionError, Series
@@ -64,58 +64,58 @@ class _Book:
         return has_ended and not isinstance(error, HandlerTransactionError)
 
 
-def make(chunk: Chunk, call: Call, worker: int, series: Series | None, post: Post) -> None:
+def make(chunk: Chunk, call: Call, books: Books, series: Series | None, post: Post) -> None:
     """Make a call, and maybe some of those behind it; the chunk is told. Never raises."""
     if isinstance(series, PipelinedSeries) and _is_tried_again(chunk):
-        _fly(chunk, call, worker, series, post)
+        _fly(chunk, call, books, series, post)
     else:
         more = bool(chunk.calls)
-        chunk.note(call, handling.handle(chunk.subscription, call, worker, series, post, more))
+        chunk.note(call, handling.handle(chunk.subscription, call, books, series, post, more))
 
 
-async def make_async(chunk: Chunk, call: Call, worker: int, series: AsyncSeries | None, post: Post) -> None:
+async def make_async(chunk: Chunk, call: Call, books: Books, series: AsyncSeries | None, post: Post) -> None:
     """Make a call with coroutines, as `make` does."""
     if isinstance(series, AsyncPipelinedSeries) and _is_tried_again(chunk):
-        await _fly_async(chunk, call, worker, series, post)
+        await _fly_async(chunk, call, books, series, post)
     else:
         more = bool(chunk.calls)
-        chunk.note(call, await handling.handle_async(chunk.subscription, call, worker, series, post, more))
+        chunk.note(call, await handling.handle_async(chunk.subscription, call, books, series, post, more))
 
 
 def _is_tried_again(chunk: Chunk) -> bool:
     return chunk.subscription.guarantee != "at-most-once"
 
 
-def _fly(chunk: Chunk, call: Call, worker: int, series: PipelinedSeries, post: Post) -> None:
+def _fly(chunk: Chunk, call: Call, books: Books, series: PipelinedSeries, post: Post) -> None:
     book, flight, error = _Book(chunk, series.window, [call]), None, None
     try:
         with series.flight() as flight:
             going = True
             while going:
-                _fly_one(book, worker, flight, post)
+                _fly_one(book, books, flight, post)
                 going = book.go_on()
     except BaseException as broken:  # whatever it is, the thread goes on
         error = Interrupted() if post.interrupted else broken
     book.close(flight.committed if flight else 0, error)
 
 
-def _fly_one(book: _Book, worker: int, flight: Flight, post: Post) -> None:
+def _fly_one(book: _Book, books: Books, flight: Flight, post: Post) -> None:
     subscription, call = book.chunk.subscription, book.calls[-1]
     post.take(book.chunk, call)
     post.connection = flight.connection
     outcomes = handling.talk(subscription, call, _given(subscription, flight), post)
-    last = handling.last_word(subscription, call, outcomes, worker)
+    last = books.last(call, outcomes)
     book.outcomes.append(outcomes)
     flight.commit(last)
 
 
-async def _fly_async(chunk: Chunk, call: Call, worker: int, series: AsyncPipelinedSeries, post: Post) -> None:
+async def _fly_async(chunk: Chunk, call: Call, books: Books, series: AsyncPipelinedSeries, post: Post) -> None:
     book, flight, error = _Book(chunk, series.window, [call]), None, None
     try:
         async with series.flight() as flight:
             going = True
             while going:
-                await _fly_one_async(book, worker, flight, post)
+                await _fly_one_async(book, books, flight, post)
                 going = book.go_on()
     except BaseException as broken:
         if handling.is_cancelled(broken, post):
@@ -124,11 +124,11 @@ async def _fly_async(chunk: Chunk, call: Call, worker: int, series: AsyncPipelin
     book.close(flight.committed if flight else 0, error)
 
 
-async def _fly_one_async(book: _Book, worker: int, flight: AsyncFlight, post: Post) -> None:
+async def _fly_one_async(book: _Book, books: Books, flight: AsyncFlight, post: Post) -> None:
     subscription, call = book.chunk.subscription, book.calls[-1]
     post.take(book.chunk, call)
     outcomes = await handling.talk_async(subscription, call, _given(subscription, flight), post)
-    last = handling.last_word(subscription, call, outcomes, worker)
+    last = books.last(call, outcomes)
     book.outcomes.append(outcomes)
     await flight.commit(last)
 

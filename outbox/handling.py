@@ -10,7 +10,8 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from outbox import logs, operations
 from outbox.chunks import Call, Chunk, Deferred, is_final
@@ -33,12 +34,37 @@ _SHORTLY = 1.0
 Outcomes = list[Exception | None]
 
 
+class Books(Protocol):
+    """What the transaction of a handler's effects writes down beside them. In the runner's thread."""
+
+    def last(self, call: Call, outcomes: Outcomes) -> Operation[None] | None:
+        """What is said to the database last, before the commit; nothing, if nothing is to be said."""
+
+    def committed(self, call: Call, outcomes: Outcomes) -> None:
+        """Note that this was committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The books of a worker of the log: where effects are to be exactly once they settle its leases themselves."""
+
+    subscription: Subscription
+    worker: int
+
+    def last(self, call: Call, outcomes: Outcomes) -> Operation[None] | None:
+        settlement = _settlement(self.subscription, call, outcomes)
+        return operations.settle(self.worker, settlement, durable=True) if settlement else None
+
+    def committed(self, call: Call, outcomes: Outcomes) -> None: ...
+
+
 def handle(
-    subscription: Subscription, call: Call, worker: int, series: Series | None, post: Post, more: bool
+    subscription: Subscription, call: Call, books: Books, series: Series | None, post: Post, more: bool
 ) -> Outcomes | None:
     """Make a call: for each message None if it is done, else why not. None for all: they are to be tried one by one.
 
     Args:
+        books: of the log that the messages are from.
         series: of the transactions that the handler asks for.
         more: will another call follow at once?
     """
@@ -49,14 +75,15 @@ def handle(
         with series.begin(more) as transaction:
             post.connection = transaction.connection
             outcomes = talk(subscription, call, {parameter: transaction.given}, post)
-            transaction.last = last_word(subscription, call, outcomes, worker)
+            transaction.last = books.last(call, outcomes)
+        books.committed(call, outcomes)
         return outcomes
     except BaseException as error:  # whatever it is, the thread goes on with the next message
         return failed(subscription, call.messages, Interrupted() if post.interrupted else error)
 
 
 async def handle_async(
-    subscription: Subscription, call: Call, worker: int, series: AsyncSeries | None, post: Post, more: bool
+    subscription: Subscription, call: Call, books: Books, series: AsyncSeries | None, post: Post, more: bool
 ) -> Outcomes | None:
     """Make a call with coroutines; returns as `handle` does."""
     try:
@@ -65,7 +92,8 @@ async def handle_async(
         _, parameter = subscription.wants
         async with series.begin(more) as transaction:
             outcomes = await talk_async(subscription, call, {parameter: transaction.given}, post)
-            transaction.last = last_word(subscription, call, outcomes, worker)
+            transaction.last = books.last(call, outcomes)
+        books.committed(call, outcomes)
         return outcomes
     except BaseException as error:
         if is_cancelled(error, post):
@@ -275,12 +303,6 @@ def _text(error: BaseException) -> str:
         return redact(_storable(str(error)[:_TEXT_LIMIT]))
     except Exception as unspeakable:  # its __str__ raises
         return f"(its text can't be had: {type(unspeakable).__qualname__})"
-
-
-def last_word(subscription: Subscription, call: Call, outcomes: Outcomes, worker: int) -> Operation[None] | None:
-    """What the transaction of the effects says last: the settlement, if it is one commit with them."""
-    settlement = _settlement(subscription, call, outcomes)
-    return None if settlement is None else operations.settle(worker, settlement, durable=True)
 
 
 def _settlement(subscription: Subscription, call: Call, outcomes: Outcomes) -> Settlement | None:

@@ -12,10 +12,10 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import psycopg
 
@@ -44,6 +44,36 @@ _LAST_WORDS = 5.0
 _LONGEST_PAUSE = 5.0
 #: How long handlers may go on when the worker is asked to stop; Kubernetes kills after 30 seconds.
 GRACE = timedelta(seconds=25)
+
+
+class Consuming(Protocol):
+    """What a worker runs for a subscription: a consumer of our log, or of another system's."""
+
+    name: str
+    subscription: Subscription
+    #: Set when the worker was found dead and must register anew.
+    lost: asyncio.Event
+
+    @property
+    def stuck(self) -> asyncio.Event: ...
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    async def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def abandon(self, worker: int) -> None: ...
+
+    def close_from_outside(self) -> Iterator[operations.Settlement]: ...
 
 
 class Worker:
@@ -93,7 +123,7 @@ class Worker:
         #: When the database last heard of us.
         self._beaten = 0.0
         self._watchdog: Watchdog | None = None
-        self._consumers: list[Consumer] = []
+        self._consumers: list[Consuming] = []
         self._error: BaseException | None = None
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         #: Did somebody ask us to stop, or do we only end to be replaced?
@@ -171,7 +201,7 @@ class Worker:
         return bool(self._consumers) and heard and not self._stop.is_set()
 
     @property
-    def consumers(self) -> list[Consumer]:
+    def consumers(self) -> list[Consuming]:
         """None before it has started."""
         return self._consumers
 
@@ -251,7 +281,7 @@ class Worker:
         there = await self._database.persist(operations.clock)
         self.clock.compare(began, there, time.time())
 
-    async def _watch_handlers(self, consumer: Consumer) -> None:
+    async def _watch_handlers(self, consumer: Consuming) -> None:
         """End in good order, but for the handler that can't be stopped."""
         await consumer.stuck.wait()
         self._error = self._error or HandlerStuck(

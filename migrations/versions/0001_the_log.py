@@ -46,6 +46,7 @@ set_retention acknowledge_losses open_transactions
 enlist unread_actors actors flush_queue result_slot store_result result_of rotate_results
 add_counter move_counter move_counter_within counter_value expire_counters
 note_relay lock_source advance_source
+begin_feed end_feed mark_once known_once detour detoured_keys move_feed fit_all
 needed_grants grant_roles
 """
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, NoReturn
 
 import typer
@@ -18,6 +19,7 @@ from outbox.cli.importing import find
 from outbox.cli.listening import address_of, listen, supervise
 from outbox.cli.options import DatabaseUrl, complain, usage
 from outbox.client import Outbox
+from outbox.definitions import Source
 from outbox.errors import HandlerStuck, OutboxError
 from outbox.metrics.tally import Tally
 from outbox.metrics.worker import answers_of
@@ -66,6 +68,21 @@ def worker(
     metrics: Annotated[
         str, typer.Option(envvar="OUTBOX_METRICS", help="HOST:PORT of /metrics, /healthz and /readyz. Default: none.")
     ] = "",
+    origin: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="URL|NAME",
+            help="Read Kafka or RabbitMQ instead of the log: kafka://HOST:PORT/TOPIC, "
+            "amqp://HOST:PORT/VHOST?queue=NAME, or the name of a source in --definitions.",
+        ),
+    ] = "",
+    definitions: Annotated[
+        str,
+        typer.Option(
+            "--definitions", "-f", envvar="OUTBOX_DEFINITIONS", metavar="FILE", help="Where --from NAME is defined."
+        ),
+    ] = "outbox.toml",
     metrics_socket: Annotated[str, typer.Option(hidden=True, help="The same for a supervisor.")] = "",
     supervisor: Annotated[int | None, typer.Option(hidden=True, help="End when this parent process is gone.")] = None,
     name: Annotated[str | None, typer.Option(hidden=True, help="What the process is called in outbox.worker.")] = None,
@@ -74,6 +91,8 @@ def worker(
 
     On a signal it pulls no more, lets handlers finish, settles, and gives the rest back for others, without spending an
     attempt. Run as many as you like, on as many machines as you like: they share the messages.
+
+    With --from, the messages are Kafka's or RabbitMQ's; progress, what is done, and what failed are in the database.
     """
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise usage(f"--log-level {log_level} is not one of DEBUG, INFO, WARNING, ERROR")
@@ -82,18 +101,21 @@ def worker(
     found = load(app)
     if processes > 1:
         settings = {"grace": grace, "timeout": timeout, "loop": loop, "log_level": log_level, "log_format": log_format}
+        if origin:
+            settings |= {"from": origin, "definitions": definitions}
+            _source(origin, definitions)
         command = _for_one(app, only, log_errors, **settings)
         raise typer.Exit(supervise(command, processes, database_url, metrics))
     tallies: dict[str, Tally] = {}
-    one = Worker(
+    one: Worker = _kind(origin, definitions)(
         found,
         database_url,
-        tuple(only or ()),
-        timedelta(seconds=grace),
-        timedelta(seconds=timeout),
-        supervisor,
-        name,
-        _start_anew,
+        only=tuple(only or ()),
+        grace=timedelta(seconds=grace),
+        timeout=timedelta(seconds=timeout),
+        supervisor=supervisor,
+        name=name,
+        replace=_start_anew,
         observe=lambda name: tallies.setdefault(name, Tally(one.clock)) if metrics or metrics_socket else NOBODY,
     )
     if metrics or metrics_socket:
@@ -101,6 +123,23 @@ def worker(
         listen(metrics_socket or address_of(metrics), answers)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_run(one))
+
+
+def _kind(origin: str, definitions: str) -> Callable[..., Worker]:
+    """What kind of worker reads there: of our own log, if nothing else is said."""
+    if not origin:
+        return Worker
+    from outbox.relay.feeding import FeedWorker
+
+    return partial(FeedWorker, source=_source(origin, definitions))
+
+
+def _source(origin: str, definitions: str) -> Source:
+    """What --from means."""
+    from outbox import definitions as definitions_of
+    from outbox.relay.feeding import is_url, named, source_of
+
+    return source_of(origin) if is_url(origin) else named(origin, definitions_of.read(definitions))
 
 
 def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import Metric as AnyFamily
@@ -63,7 +64,7 @@ class WorkerCollector(Collector):
         worker = self._worker
         pools = worker.pools
         yield IN_HAND.family(_in_hand(worker))
-        yield CONCURRENCY.family([([c.name], c.subscription.concurrency) for c in worker.consumers])
+        yield CONCURRENCY.family(_concurrency(worker))
         yield RINGS.family([([], worker.rings)])
         yield POOL.family(_connections(pools))
         yield POOL_WAITS.family([([name], pool.get("requests_queued", 0)) for name, pool in pools.items()])
@@ -81,9 +82,19 @@ def answers_of(worker: Worker, tallies: Mapping[str, Tally], counts: Published) 
 
 
 def _in_hand(worker: Worker) -> Iterator[tuple[list[str], float]]:
+    """A subscription may have two consumers: of another system's log, and of what took a detour from there."""
+    counts: Counter[tuple[str, str]] = Counter()
     for consumer in worker.consumers:
-        yield [consumer.name, "handling"], consumer.running
-        yield [consumer.name, "waiting"], consumer.waiting
+        counts[consumer.name, "handling"] += consumer.running
+        counts[consumer.name, "waiting"] += consumer.waiting
+    yield from ((list(labels), count) for labels, count in counts.items())
+
+
+def _concurrency(worker: Worker) -> Iterator[tuple[list[str], float]]:
+    counts: Counter[str] = Counter()
+    for consumer in worker.consumers:
+        counts[consumer.name] += consumer.subscription.concurrency
+    yield from (([name], count) for name, count in counts.items())
 
 
 def _connections(pools: dict[str, dict[str, int]]) -> Iterator[tuple[list[str], float]]:

@@ -86,12 +86,24 @@ class Incoming:
     key: str | None = None
 
 
-def message_of(incoming: Incoming, prefixes: tuple[str, ...], source: str) -> tuple[NewMessage, str | None, str | None]:
-    """A message to publish, its content type if it is bytes, and the event's type if it is one.
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What came from another system, as it is understood."""
 
-    JSON that can't be read is published as the bytes that it is. The idempotency key is the event's source and id,
-    else the id that the protocol has for it, else none.
-    """
+    #: A JSON value, or bytes.
+    payload: Any
+    #: Of bytes.
+    content_type: str | None
+    #: The payload as it came: JSON text, or the bytes.
+    body: bytes
+    key: str | None
+    headers: dict[str, str]
+    #: Those of a CloudEvent, without a prefix; none if it is none.
+    attributes: dict[str, str]
+
+
+def content_of(incoming: Incoming, prefixes: tuple[str, ...]) -> Content:
+    """Read an event in any mode, or what is none. JSON that can't be read is taken as the bytes that it is."""
     attributes, headers = _part(incoming.headers, prefixes)
     body, content_type = incoming.body, incoming.content_type or ""
     if content_type.startswith("application/cloudevents+json"):
@@ -99,8 +111,18 @@ def message_of(incoming: Incoming, prefixes: tuple[str, ...], source: str) -> tu
     headers |= {name: attributes[name] for name in _TRACE if name in attributes}
     payload, kind = _payload(body, content_type)
     key = attributes.get("partitionkey") or incoming.key or attributes.get("subject")
-    message = NewMessage(payload, key, _storable(headers), _idempotency_key(attributes, incoming, source))
-    return message, kind, attributes.get("type")
+    return Content(payload, kind, body, key, _storable(headers), attributes)
+
+
+def message_of(incoming: Incoming, prefixes: tuple[str, ...], source: str) -> tuple[NewMessage, str | None, str | None]:
+    """A message to publish, its content type if it is bytes, and the event's type if it is one.
+
+    The idempotency key is the event's source and id, else the id that the protocol has for it, else none.
+    """
+    content = content_of(incoming, prefixes)
+    idempotency_key = idempotency_key_of(content.attributes, incoming, source)
+    message = NewMessage(content.payload, content.key, content.headers, idempotency_key)
+    return message, content.content_type, content.attributes.get("type")
 
 
 def _part(headers: Mapping[str, str], prefixes: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
@@ -145,7 +167,8 @@ def _payload(body: bytes, content_type: str) -> tuple[Any, str | None]:
     return body, content_type or _BYTES
 
 
-def _idempotency_key(attributes: dict[str, str], incoming: Incoming, source: str) -> str | None:
+def idempotency_key_of(attributes: dict[str, str], incoming: Incoming, source: str) -> str | None:
+    """What names an event, or a message of a protocol that has ids, wherever it comes from."""
     if attributes.get("id"):
         key = f"{attributes.get('source', '')} {attributes['id']}"
     elif incoming.id:

@@ -1,27 +1,22 @@
-"""Kafka: a relay with an idempotent producer, and a source whose offsets are kept with what it publishes."""
+"""Kafka: a relay with an idempotent producer. What comes in from there: `kafka_log`."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from typing import Any
-from urllib.parse import urlsplit
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from outbox.chunks import Deferred
 from outbox.definitions.relays import Relay, Source
-from outbox.errors import InvalidDeclaration
 from outbox.model import Message, Reject, Retry
-from outbox.relay import credentials
-from outbox.relay.cloudevents import Event, Incoming, event, message_of
-from outbox.relay.places import address_of, topic_of
-from outbox.relay.target import Outcome, Received, Step, Unavailable
+from outbox.relay.cloudevents import Event, event
+from outbox.relay.kafka_log import PREFIX, Log, settings_of
+from outbox.relay.places import address_of
+from outbox.relay.target import Outcome, Unavailable
 
-_PREFIX = "ce_"
 #: Errors of a message, whatever becomes of the others: it can never be stored.
 _NEVER = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD})
 #: Errors of a message that somebody may mend there.
@@ -37,8 +32,6 @@ _REFUSED = frozenset(
 )
 #: Seconds that a call of the library waits, so that a stop is seen soon.
 _LOOK = 0.1
-#: Seconds that a consumer waits for the first message.
-_IDLE = 0.5
 
 
 def target(name: str, relay: Relay, source: str) -> Topic:
@@ -47,30 +40,6 @@ def target(name: str, relay: Relay, source: str) -> Topic:
 
 def intake(name: str, source: Source, position: Callable[[str], Coroutine[Any, Any, int | None]]) -> Log:
     return Log(name, source, position)
-
-
-async def _settings(peer: Relay | Source, name: str) -> dict[str, Any]:
-    """What producer and consumer have in common. Raises Unavailable for a secret that can't be had."""
-    settings: dict[str, Any] = {
-        "bootstrap.servers": urlsplit(peer.url).netloc,
-        "client.id": f"outbox-{name}",
-        "reconnect.backoff.max.ms": 2000,
-        "log_level": 0,  # what matters is said to us, too
-    }
-    try:
-        login = await credentials.login(peer)
-        credentials.tls(peer)  # says what is wrong with a file
-    except InvalidDeclaration as error:
-        raise Unavailable(str(error)) from None
-    settings["security.protocol"] = ("SASL_" if login else "") + ("SSL" if peer.is_encrypted else "PLAINTEXT")
-    if login:
-        settings |= {"sasl.mechanisms": peer.sasl or "PLAIN", "sasl.username": login[0], "sasl.password": login[1]}
-    files = {
-        "ssl.ca.location": peer.ca,
-        "ssl.certificate.location": peer.certificate,
-        "ssl.key.location": peer.certificate_key,
-    }
-    return settings | {name: file for name, file in files.items() if file}
 
 
 class Topic:
@@ -145,7 +114,7 @@ class Topic:
     async def _connected(self) -> _Line:
         """Raises Unavailable."""
         limit = round(1000 * self._relay.timeout.total_seconds())
-        settings = await _settings(self._relay, self._name) | {
+        settings = await settings_of(self._relay, self._name) | {
             "enable.idempotence": True,
             "enable.gapless.guarantee": True,
             "linger.ms": 2,
@@ -252,147 +221,9 @@ class _Together:
 
 
 def _headers(one: Event) -> list[tuple[str, str | bytes | None]]:
-    headers: dict[str, str] = {f"{_PREFIX}{name}": value for name, value in one.attributes.items()}
+    headers: dict[str, str] = {f"{PREFIX}{name}": value for name, value in one.attributes.items()}
     trace = {name: one.attributes[name] for name in ("traceparent", "tracestate") if name in one.attributes}
     named: dict[str, str] = one.headers | trace | headers | {"content-type": one.content_type}
     if not one.attributes:
         named["outbox-id"] = one.id
     return [(name, value.encode()) for name, value in named.items()]
-
-
-class Log:
-    """Reads a topic, or topics that match a pattern (`^orders\\..*`), as a member of a group.
-
-    Where it goes on is what our database says, not Kafka: offsets move in the transaction that publishes. A topic that
-    has no position with us is read from its beginning.
-    """
-
-    def __init__(self, name: str, source: Source, position: Callable[[str], Coroutine[Any, Any, int | None]]) -> None:
-        self._name, self._source, self._position = name, source, position
-        self._consumer: Consumer | None = None
-        #: Of each partition that is assigned to us: where we stand with our database.
-        self._stands: dict[str, int | None] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        #: The last call of the consumer, in a thread: it goes on though who waits for it is cancelled.
-        self._call: asyncio.Future[list[Any]] | None = None
-        #: What that thread asks our database, if it does.
-        self._asking: Future[int | None] | None = None
-
-    async def receive(self, limit: int) -> list[Received]:
-        self._loop = asyncio.get_running_loop()
-        try:
-            consumer = await self._open()
-        except KafkaException as error:
-            await self.close()
-            raise Unavailable(f"Kafka can't be read: {error.args[0].str()}") from None
-        while True:
-            self._call = asyncio.ensure_future(asyncio.to_thread(self._take, consumer, limit))
-            try:
-                records = await asyncio.shield(self._call)
-            except Unavailable:
-                await self.close()
-                raise
-            if records:
-                return [self._received(record) for record in records]
-
-    def steps(self, received: Sequence[Received]) -> list[Step]:
-        last: dict[str, int] = {}
-        for one in received:
-            last[one.token[0]] = one.token[1]
-        return [Step(partition, self._stands.get(partition), offset + 1) for partition, offset in last.items()]
-
-    async def confirm(self, published: Sequence[Received], steps: Sequence[Step]) -> None:
-        """Kafka is told, too, for those who look at the lag there; nothing depends on it."""
-        for step in steps:
-            self._stands[step.partition] = step.to_offset
-        if self._consumer is not None and steps:
-            with suppress(KafkaException):
-                self._consumer.commit(offsets=[_place(s.partition, s.to_offset) for s in steps], asynchronous=True)
-
-    async def refuse(self, received: Received, reason: str) -> None:
-        """It is passed over: the log there keeps it, and our log says where."""
-
-    async def close(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        if self._asking is not None:
-            self._asking.cancel()  # our database may be away, or hold the position for somebody who hangs
-        if self._call is not None:
-            await asyncio.wait([self._call])  # a consumer is not closed under a call of it
-            self._call.exception()
-        if consumer is not None:
-            await asyncio.to_thread(consumer.close)
-        self._stands.clear()
-
-    async def _open(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = Consumer(
-                await _settings(self._source, self._name)
-                | {
-                    "group.id": self._source.group or self._name,
-                    "enable.auto.commit": False,
-                    "auto.offset.reset": "error",  # what is not there any more is not passed over in silence
-                    "partition.assignment.strategy": "range,roundrobin",  # eager: what is assigned is all that we have
-                    "isolation.level": "read_committed",
-                    "session.timeout.ms": 10_000,
-                    "fetch.wait.max.ms": 100,
-                    "topic.metadata.refresh.interval.ms": 10_000,
-                }
-            )
-            self._consumer.subscribe([self._source.address], on_assign=self._assigned, on_revoke=self._revoked)
-        return self._consumer
-
-    def _take(self, consumer: Consumer, limit: int) -> list[Any]:
-        """In a thread: what is there, without waiting for more than the first. Raises Unavailable."""
-        try:
-            records = consumer.consume(limit, _IDLE if not self._stands else _LOOK)
-        except (KafkaException, TimeoutError, CancelledError) as broken:  # the last two: in _assigned
-            raise Unavailable(f"Kafka can't be read: {broken}") from None
-        for record in records:
-            if (error := record.error()) is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise Unavailable(_unreadable(record, error))
-        return [r for r in records if r.error() is None and _partition(r.topic(), r.partition()) in self._stands]
-
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """In the consumer's thread. Where we go on is what our database says."""
-        assert self._loop is not None
-        self._stands.clear()
-        for one in partitions:
-            name = _partition(one.topic, one.partition)
-            self._asking = asyncio.run_coroutine_threadsafe(self._position(name), self._loop)
-            self._stands[name] = stands = self._asking.result(30)
-            one.offset = OFFSET_BEGINNING if stands is None else stands
-        consumer.assign(partitions)
-
-    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """What we still publish of them is fenced by their positions."""
-        for one in partitions:
-            self._stands.pop(_partition(one.topic, one.partition), None)
-
-    def _received(self, record: Any) -> Received:
-        place = _partition(record.topic(), record.partition())
-        headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers() or []}
-        kind = next((headers.pop(name) for name in list(headers) if name.lower() == "content-type"), None)
-        key = record.key()
-        incoming = Incoming(
-            record.value() or b"null", kind, headers, None, None if key is None else key.decode(errors="replace")
-        )
-        new, content_type, type = message_of(incoming, (_PREFIX,), self._name)
-        return Received(topic_of(self._source.topic, record.topic(), type), new, content_type, (place, record.offset()))
-
-
-def _unreadable(record: Any, error: KafkaError) -> str:
-    if error.code() != KafkaError._AUTO_OFFSET_RESET:
-        return f"Kafka can't be read: {error.str()}"
-    return (
-        f"Kafka does not have the offset that comes next in {_partition(record.topic(), record.partition())}: it was "
-        "deleted there, or the topic began anew. See outbox.source_position"
-    )
-
-
-def _partition(topic: str | None, number: int | None) -> str:
-    return f"{topic}/{number}"
-
-
-def _place(partition: str, offset: int) -> TopicPartition:
-    topic, _, number = partition.rpartition("/")
-    return TopicPartition(topic, int(number), offset)

@@ -22,7 +22,7 @@ from outbox.relay.places import address_of, topic_of
 from outbox.relay.target import Outcome, Received, Step, Unavailable
 
 #: AMQP's binding of CloudEvents; `:` is allowed, too, and read.
-_PREFIX, _PREFIXES = "cloudEvents_", ("cloudEvents_", "cloudEvents:")
+_PREFIX, PREFIXES = "cloudEvents_", ("cloudEvents_", "cloudEvents:")
 #: Names and addresses in AMQP are short strings.
 _LONGEST_NAME = 255
 _AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
@@ -141,15 +141,23 @@ def _amqp(one: Event, message: Message) -> aio_pika.Message:
 
 
 class Queue:
-    """Consumes a queue; it must exist."""
+    """Consumes a queue; it must exist.
 
-    def __init__(self, name: str, source: Source) -> None:
-        self._name, self._source = name, source
+    Args:
+        is_exclusive: nobody else may consume it meanwhile.
+    """
+
+    def __init__(self, name: str, source: Source, is_exclusive: bool = False) -> None:
+        self._name, self._source, self._is_exclusive = name, source, is_exclusive
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None
         self._arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
 
     async def receive(self, limit: int) -> list[Received]:
+        return [self._received(message) for message in await self.take(limit)]
+
+    async def take(self, limit: int) -> list[AbstractIncomingMessage]:
+        """Wait for a message and return it with those that are there, too. Raises Unavailable."""
         if self._channel is None or self._channel.is_closed:
             await self._open(limit)
         found = [await self._arrived.get()]
@@ -158,7 +166,7 @@ class Queue:
         if found[-1] is None:
             await self.close()
             raise Unavailable("RabbitMQ closed the channel, or the queue was deleted")
-        return [self._received(message) for message in found if message is not None]
+        return [message for message in found if message is not None]
 
     def steps(self, received: Sequence[Received]) -> list[Step]:
         return []
@@ -198,17 +206,20 @@ class Queue:
                 underlay = await channel.get_underlay_channel()
                 underlay.on_consumer_cancel_callbacks.add(lambda _: arrived.put_nowait(None))  # the queue was deleted
                 queue = await channel.get_queue(self._source.address)
-                await queue.consume(arrived.put)
+                await queue.consume(arrived.put, exclusive=self._is_exclusive)
         except _AWAY as error:
             await self.close()
             raise Unavailable(f"queue {self._source.address!r}: {_said(error)}") from None
         self._channel = channel
 
     def _received(self, message: AbstractIncomingMessage) -> Received:
-        headers = {name: str(value) for name, value in message.headers.items() if isinstance(value, str | int | float)}
-        incoming = Incoming(message.body, message.content_type, headers, message.message_id)
-        new, content_type, kind = message_of(incoming, _PREFIXES, self._name)
+        new, content_type, kind = message_of(incoming_of(message), PREFIXES, self._name)
         return Received(topic_of(self._source.topic, message.routing_key or "", kind), new, content_type, message)
+
+
+def incoming_of(message: AbstractIncomingMessage) -> Incoming:
+    headers = {name: str(value) for name, value in message.headers.items() if isinstance(value, str | int | float)}
+    return Incoming(message.body, message.content_type, headers, message.message_id)
 
 
 def _said(error: BaseException) -> str:
