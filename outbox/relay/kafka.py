@@ -168,10 +168,18 @@ class _Line:
         self.broken: str | None = None
         self.producer = Producer(settings | {"error_cb": self._note})
 
+    def poll(self) -> None:
+        """Hear what has become of messages, also of those whose line has just broken."""
+        try:
+            self.producer.poll(_LOOK)
+        except KafkaException as error:  # a batch was refused: an idempotent producer is of no more use
+            self.broken = self.broken or error.args[0].str()
+
     def give_up(self) -> None:
         """Forget what was not confirmed."""
         self.producer.purge()
-        self.producer.flush(1)
+        with suppress(KafkaException):
+            self.producer.flush(1)
 
     def _note(self, error: KafkaError) -> None:
         if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -205,13 +213,22 @@ class _Together:
                 self.outcomes[number] = problem
             if self._relay.ordered and message.key is not None and isinstance(self.outcomes[number], Retry):
                 held.add(message.key)
-        until = time.monotonic() + self._relay.timeout.total_seconds() + 1
-        while self._open and line.broken is None and time.monotonic() < until:
-            line.producer.poll(_LOOK)
+        self._hear(line)
         if self._open:
             line.broken = line.broken or "no answer"
             for number in list(self._open):
                 self.outcomes[number] = Unavailable(f"Kafka does not confirm: {line.broken}")
+
+    def _hear(self, line: _Line) -> None:
+        """Until there is a verdict on each, or nothing more to be heard."""
+        until = time.monotonic() + self._relay.timeout.total_seconds() + 1
+        while self._open and line.broken is None and time.monotonic() < until:
+            line.poll()
+        if self._open and line.broken is not None:
+            line.producer.purge()  # of what was refused that has been said, of the others it is now
+            until = time.monotonic() + 1
+            while self._open and time.monotonic() < until:
+                line.poll()
 
     def _produce(self, line: _Line, number: int, message: Message) -> Outcome:
         one = event(message, self._relay, self._source)
@@ -270,6 +287,8 @@ class Log:
     def __init__(self, name: str, source: Source, position: Callable[[str], Coroutine[Any, Any, int | None]]) -> None:
         self._name, self._source, self._position = name, source, position
         self._consumer: Consumer | None = None
+        #: Why no broker can be reached; None: some can, or nobody has tried.
+        self._away: str | None = None
         #: Of each partition that is assigned to us: where we stand with our database.
         self._stands: dict[str, int | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -323,8 +342,14 @@ class Log:
             await asyncio.to_thread(consumer.close)
         self._stands.clear()
 
+    def _note(self, error: KafkaError) -> None:
+        """In the consumer's thread."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._away = error.str()
+
     async def _open(self) -> Consumer:
         if self._consumer is None:
+            self._away = None
             self._consumer = Consumer(
                 await _settings(self._source, self._name)
                 | {
@@ -336,6 +361,7 @@ class Log:
                     "session.timeout.ms": 10_000,
                     "fetch.wait.max.ms": 100,
                     "topic.metadata.refresh.interval.ms": 10_000,
+                    "error_cb": self._note,
                 }
             )
             self._consumer.subscribe([self._source.address], on_assign=self._assigned, on_revoke=self._revoked)
@@ -347,6 +373,8 @@ class Log:
             records = consumer.consume(limit, _IDLE if not self._stands else _LOOK)
         except (KafkaException, TimeoutError, CancelledError) as broken:  # the last two: in _assigned
             raise Unavailable(f"Kafka can't be read: {broken}") from None
+        if self._away is not None and not records:
+            raise Unavailable(f"Kafka can't be reached: {self._away}")
         for record in records:
             if (error := record.error()) is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise Unavailable(_unreadable(record, error))
