@@ -135,8 +135,20 @@ class _Line:
         except InvalidDeclaration as error:
             raise Unavailable(str(error)) from None
         except _AWAY as error:
-            reason = self.ears.broken or str(error) or type(error).__name__
+            reason = self.ears.broken or str(error) or await self._why()
             raise Unavailable(f"can't connect to ActiveMQ: {reason}") from None
+
+    async def _why(self) -> str:
+        """What hinders a connection: the library only logs it."""
+        try:
+            async with asyncio.timeout(self._peer.timeout.total_seconds()):
+                _, writer = await asyncio.open_connection(*self._place, ssl=credentials.tls(self._peer))
+        except TimeoutError:
+            return "it does not answer"
+        except OSError as error:
+            return str(error)
+        writer.close()
+        return "it says nothing that STOMP knows"
 
     def send(self, send: Callable[..., Any], **more: Any) -> asyncio.Future[Outcome]:
         """Say something; the future tells when it has been received, or refused, or why that is not known."""

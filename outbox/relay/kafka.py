@@ -166,6 +166,7 @@ class _Line:
     def __init__(self, settings: dict[str, Any]) -> None:
         #: Why what it has queued must not be sent any more: its guarantee of order is gone, or no broker is there.
         self.broken: str | None = None
+        self._trouble = ""
         self.producer = Producer(settings | {"error_cb": self._note})
 
     def poll(self) -> None:
@@ -182,8 +183,12 @@ class _Line:
             self.producer.flush(1)
 
     def _note(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:
+        if error.fatal():
             self.broken = error.str()
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.broken = self._trouble or error.str()
+        else:
+            self._trouble = error.str()  # why: a certificate, a password, nobody who listens
 
 
 class _Together:
@@ -265,7 +270,7 @@ class _Together:
         if error.code() in _REFUSED:
             return Retry(reason=f"Kafka refuses it: {error.str()}")
         line.broken = line.broken or error.str()
-        return Unavailable(f"Kafka does not confirm: {error.str()}")
+        return Unavailable(f"Kafka does not confirm: {line.broken}")
 
 
 def _headers(one: Event) -> list[tuple[str, str | bytes | None]]:
@@ -289,6 +294,7 @@ class Log:
         self._consumer: Consumer | None = None
         #: Why no broker can be reached; None: some can, or nobody has tried.
         self._away: str | None = None
+        self._trouble = ""
         #: Of each partition that is assigned to us: where we stand with our database.
         self._stands: dict[str, int | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -345,7 +351,9 @@ class Log:
     def _note(self, error: KafkaError) -> None:
         """In the consumer's thread."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._away = error.str()
+            self._away = self._trouble or error.str()
+        else:
+            self._trouble = error.str()
 
     async def _open(self) -> Consumer:
         if self._consumer is None:

@@ -219,7 +219,8 @@ class KafkaPeer(Peer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"bootstrap.servers": self.server.url.removeprefix("kafka://"), "log_level": 0}
+        where = self.server.url.removeprefix("kafka://")
+        return {"bootstrap.servers": where, "log_level": 0, **getattr(self.server, "options", {})}
 
     def create(self, name: str | None = None, partitions: int = 3) -> None:
         admin = AdminClient(self.settings)  # as long as it lives, it answers
@@ -425,7 +426,7 @@ class NatsPeer(Peer):
         """Run a coroutine function of a JetStream context."""
 
         async def connected() -> Any:
-            connection = await nats.connect(self.server.url)
+            connection = await nats.connect(self.server.url, **getattr(self.server, "options", {}))
             try:
                 return await act(connection.jetstream())
             finally:
