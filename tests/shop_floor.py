@@ -188,6 +188,8 @@ def outbox(
 class CommandProcess:
     """An `outbox` command as a process of its own, whose log is a file."""
 
+    module = "outbox"
+
     def __init__(
         self,
         database_url: str,
@@ -199,7 +201,7 @@ class CommandProcess:
         self.log_path = folder / f"{arguments[0] if arguments else module}-{time.monotonic_ns()}.log"
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "outbox", *arguments],
+                [sys.executable, "-m", self.module, *arguments],
                 env={**environment(database_url, folder), **(more or {})},
                 cwd=folder,
                 stderr=log,
