@@ -17,6 +17,7 @@ from outbox.errors import InvalidDeclaration
 from outbox.model import Message, Retry
 from outbox.relay import credentials
 from outbox.relay.cloudevents import Event, Incoming, event, message_of
+from outbox.relay.opened import Opened
 from outbox.relay.places import address_of, topic_of
 from outbox.relay.target import Outcome, Received, Step, Unavailable
 
@@ -176,6 +177,17 @@ class _Line:
         return self._stomp
 
 
+async def _connected(peer: Relay | Source) -> _Line:
+    """Raises Unavailable."""
+    line = _Line(peer)
+    try:
+        await line.open()
+    except Unavailable:
+        await line.close()
+        raise
+    return line
+
+
 class Destination:
     """Sends persistent messages, each with a receipt."""
 
@@ -183,37 +195,24 @@ class Destination:
 
     def __init__(self, name: str, relay: Relay, source: str) -> None:
         self._name, self._relay, self._source = name, relay, source
-        self._line: _Line | None = None
-        self._opening = asyncio.Lock()
+        self._line = Opened(self._connected, lambda line: line.is_open, _Line.close)
 
     async def deliver(self, messages: list[Message]) -> list[Outcome]:
         try:
-            line = await self._open()
+            line = await self._line.get()
             futures = await asyncio.to_thread(self._send, line, messages)
         except Unavailable as error:
             return [error] * len(messages)
         outcomes = await line.received(futures)
-        if any(isinstance(outcome, Unavailable) for outcome in outcomes) and self._line is line:
-            await self.close()
+        if any(isinstance(outcome, Unavailable) for outcome in outcomes):
+            await self._line.close(line)
         return outcomes
 
     async def close(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            await line.close()
+        await self._line.close()
 
-    async def _open(self) -> _Line:
-        async with self._opening:
-            if self._line is None or not self._line.is_open:
-                await self.close()
-                line = _Line(self._relay)
-                try:
-                    await line.open()
-                except Unavailable:
-                    await line.close()
-                    raise
-                self._line = line
-            return self._line
+    async def _connected(self) -> _Line:
+        return await _connected(self._relay)
 
     def _send(self, line: _Line, messages: list[Message]) -> list[asyncio.Future[Outcome]]:
         """In a thread: a peer that reads nothing stops who writes."""
@@ -298,9 +297,8 @@ class Subscribed:
 
     async def _open(self, limit: int) -> _Line:
         await self.close()
-        line = _Line(self._source)
+        line = await _connected(self._source)
         try:
-            await line.open()
             await asyncio.to_thread(
                 line.stomp.subscribe,
                 self._source.address,
@@ -308,9 +306,6 @@ class Subscribed:
                 "client-individual",
                 {"activemq.prefetchSize": str(2 * limit)},
             )
-        except Unavailable:
-            await line.close()
-            raise
         except _AWAY as error:
             await line.close()
             raise Unavailable(f"{self._source.address!r}: {error}") from None

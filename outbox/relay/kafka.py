@@ -17,6 +17,7 @@ from outbox.errors import InvalidDeclaration
 from outbox.model import Message, Retry
 from outbox.relay import credentials
 from outbox.relay.cloudevents import Incoming, message_of
+from outbox.relay.opened import Opened
 from outbox.relay.places import topic_of
 from outbox.relay.producing import LOOK, PREFIX, Line, Together
 from outbox.relay.target import Outcome, Received, Step, Unavailable
@@ -67,25 +68,22 @@ class Topic:
 
     def __init__(self, name: str, relay: Relay, source: str) -> None:
         self._name, self._relay, self._source = name, relay, source
-        self._line: Line | None = None
-        self._opening = asyncio.Lock()
+        self._line = Opened(self._connected, lambda line: line.broken is None, _give_up)
 
     async def deliver(self, messages: list[Message]) -> list[Outcome]:
         try:
-            line = await self._open()
+            line = await self._line.get()
         except Unavailable as error:
             return [error] * len(messages)
         together = Together(self._relay, self._source, messages, is_alone=False)
         await asyncio.to_thread(together.run, line)
-        if line.broken is not None and self._line is line:
-            await self.close()
+        if line.broken is not None:
+            await self._line.close(line)
         return await self._sort_out(together)
 
     async def close(self) -> None:
         """What is on its way is not waited for: it counts as not delivered."""
-        line, self._line = self._line, None
-        if line is not None:
-            await asyncio.to_thread(line.give_up)
+        await self._line.close()
 
     async def _sort_out(self, together: Together) -> list[Outcome]:
         """A broker refuses a whole batch for one record in it, or for its size: halve it until it is known which."""
@@ -115,16 +113,8 @@ class Topic:
         try:
             await asyncio.to_thread(together.run, line)
         finally:
-            await asyncio.to_thread(line.give_up)
+            await _give_up(line)
         return await self._sort_out(together)
-
-    async def _open(self) -> Line:
-        async with self._opening:
-            if self._line is not None and self._line.broken is not None:
-                await self.close()
-            if self._line is None:
-                self._line = await self._connected()
-            return self._line
 
     async def _connected(self) -> Line:
         """Raises Unavailable."""
@@ -142,6 +132,10 @@ class Topic:
             return Line(settings)
         except KafkaException as error:
             raise Unavailable(f"no producer of Kafka can be made: {error.args[0].str()}") from None
+
+
+async def _give_up(line: Line) -> None:
+    await asyncio.to_thread(line.give_up)
 
 
 class Log:

@@ -7,7 +7,7 @@ from pathlib import Path
 from outbox import Outbox
 from tests.relay.peers import NatsPeer
 from tests.relay.running import relaying, send_probe, wait_until_settled
-from tests.shop_floor import Database
+from tests.shop_floor import Database, wait_for
 
 PEER = "nats"
 
@@ -32,3 +32,16 @@ def test_a_probe_says_what_is_wrong(one_database: Database, tmp_path: Path, peer
     assert "no stream holds" in send_probe(one_database.url, tmp_path, "out").stderr
     peer.create()
     assert send_probe(one_database.url, tmp_path, "out").returncode == 0
+
+
+def test_a_source_whose_peer_is_back_and_has_nothing_counts_as_back(
+    one_database: Database, tmp_path: Path, peer: NatsPeer
+) -> None:
+    peer.create()
+    peer.kill()
+    with relaying(one_database.url, tmp_path, peer.source()) as process:
+        process.wait_for_line("circuit open")
+        peer.start()
+        process.wait_for_line("circuit closed")
+        wait_for(lambda: one_database.value("SELECT bool_and(state = 'closed') FROM outbox.relay"), "its status")
+        assert process.stop() == 0

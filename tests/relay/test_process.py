@@ -82,6 +82,6 @@ def test_a_source_that_can_t_publish_does_not_outlast_the_grace_time(
         wait_for(lambda: one_database.value(waits) == 1, "it waits")
         assert process.stop() == 0
     connection.rollback()
-    with relaying(one_database.url, tmp_path, text):
+    with relaying(one_database.url, tmp_path, peer.source(*peer.follower)):
         wait_for(lambda: len(came_in(one_database)) == 20, "the rest", 60)
     check_ledger(came_in(one_database), range(20))
