@@ -185,17 +185,23 @@ def outbox(
     )
 
 
-class WorkerProcess:
-    """`outbox worker MODULE:app` as a process of its own; the module's text is the test's."""
+class CommandProcess:
+    """An `outbox` command as a process of its own, whose log is a file."""
+
+    module = "outbox"
 
     def __init__(
-        self, database_url: str, folder: Path, app: str, *arguments: str, more: dict[str, str] | None = None
+        self,
+        database_url: str,
+        folder: Path,
+        *arguments: str,
+        more: dict[str, str] | None = None,
+        module: str = "outbox",
     ) -> None:
-        (folder / "app_under_test.py").write_text(app)
-        self.log_path = folder / f"worker-{time.monotonic_ns()}.log"
+        self.log_path = folder / f"{arguments[0] if arguments else module}-{time.monotonic_ns()}.log"
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "outbox", "worker", "app_under_test:app", *arguments],
+                [sys.executable, "-m", self.module, *arguments],
                 env={**environment(database_url, folder), **(more or {})},
                 cwd=folder,
                 stderr=log,
@@ -213,14 +219,14 @@ class WorkerProcess:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
-    def wait_for_line(self, text: str, seconds: float = 30) -> None:
+    def wait_for_line(self, text: str, times: int = 1, seconds: float = 30) -> None:
         def there() -> bool:
-            assert text in self.log or self.process.poll() is None, f"the worker ended:\n{self.log}"
-            return text in self.log
+            assert self.log.count(text) >= times or self.process.poll() is None, f"it ended:\n{self.log}"
+            return self.log.count(text) >= times
 
-        wait_for(there, f"{text!r} in the worker's log", seconds)
+        wait_for(there, f"{text!r} in {self.log_path}", seconds)
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 40) -> int:
         """Send a signal and wait for the end; returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(seconds)
@@ -229,6 +235,16 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+class WorkerProcess(CommandProcess):
+    """`outbox worker MODULE:app`; the module's text is the test's."""
+
+    def __init__(
+        self, database_url: str, folder: Path, app: str, *arguments: str, more: dict[str, str] | None = None
+    ) -> None:
+        (folder / "app_under_test.py").write_text(app)
+        super().__init__(database_url, folder, "worker", "app_under_test:app", *arguments, more=more)
 
 
 @contextmanager
@@ -240,22 +256,3 @@ def worker(database_url: str, folder: Path, app: str, *arguments: str) -> Iterat
         yield process
     finally:
         process.kill()
-
-
-class CommandProcess:
-    """An `outbox` command that runs until it is killed."""
-
-    def __init__(self, database_url: str, folder: Path, *arguments: str) -> None:
-        with open(folder / f"{arguments[0]}-{time.monotonic_ns()}.log", "w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "outbox", *arguments],
-                env=environment(database_url),
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()

@@ -12,13 +12,14 @@ import asyncio
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 from outbox import Outbox, logs
 from outbox.definitions import Definitions, Secret
 from outbox.relay.process import Relays
 
-#: The example's own receiver.
-_HERE = "http://127.0.0.1:8900/orders"
+#: Where the example's own receiver listens.
+_HERE = os.environ.get("SHOP_RECEIVER_URL", "http://127.0.0.1:8900/orders")
 
 
 def declare(app: Outbox, url: str) -> None:
@@ -53,7 +54,8 @@ def main() -> None:
     """Run the relay, and the receiver if nobody else is named."""
     logs.configure()
     if "SHOP_RELAY_URL" not in os.environ:
-        server = ThreadingHTTPServer(("127.0.0.1", 8900), Receiver)
+        where = urlsplit(_HERE)
+        server = ThreadingHTTPServer((where.hostname or "127.0.0.1", where.port or 80), Receiver)
         threading.Thread(target=server.serve_forever, daemon=True).start()
     relays = Relays(lambda: Definitions(relays=app.relays), os.environ["OUTBOX_DATABASE_URL"])
     asyncio.run(relays.run())

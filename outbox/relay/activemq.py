@@ -14,9 +14,10 @@ from stomp.exception import StompException
 
 from outbox.definitions.relays import Relay, Source
 from outbox.errors import InvalidDeclaration
-from outbox.model import Message
+from outbox.model import Message, Retry
 from outbox.relay import credentials
 from outbox.relay.cloudevents import Event, Incoming, event, message_of
+from outbox.relay.opened import Opened
 from outbox.relay.places import address_of, topic_of
 from outbox.relay.target import Outcome, Received, Step, Unavailable
 
@@ -49,7 +50,7 @@ class _Ears(stomp.ConnectionListener):  # type: ignore[misc]  # the package has 
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.receipts: dict[str, asyncio.Future[str | None]] = {}
+        self.receipts: dict[str, asyncio.Future[Outcome]] = {}
         self.arrived: asyncio.Queue[Any] = asyncio.Queue()
         #: Why it is of no more use.
         self.broken: str | None = None
@@ -61,7 +62,7 @@ class _Ears(stomp.ConnectionListener):  # type: ignore[misc]  # the package has 
         self._tell(self.arrived.put_nowait, frame)
 
     def on_error(self, frame: Any) -> None:
-        self._tell(self._break, f"ActiveMQ says: {frame.headers.get('message', 'an error')}")
+        self._tell(self._refuse, frame.headers.get("receipt-id"), frame.headers.get("message", "an error"))
 
     def on_disconnected(self) -> None:
         self._tell(self._break, "the connection broke")
@@ -78,13 +79,21 @@ class _Ears(stomp.ConnectionListener):  # type: ignore[misc]  # the package has 
         if future is not None and not future.done():
             future.set_result(None)
 
+    def _refuse(self, receipt: str | None, reason: str) -> None:
+        """An error that names a receipt is about that frame; any other ends the connection."""
+        future = self.receipts.pop(receipt, None) if receipt is not None else None
+        if future is None:
+            self._break(f"ActiveMQ says: {reason}")
+        elif not future.done():
+            future.set_result(Retry(reason=f"ActiveMQ refuses it: {reason}"))
+
     def _break(self, reason: str) -> None:
         if self.broken is not None:
             return
         self.broken = reason
         for future in list(self.receipts.values()):
             if not future.done():
-                future.set_result(reason)
+                future.set_result(Unavailable(reason, is_cut=True))
         self.receipts.clear()
         self.arrived.put_nowait(None)
 
@@ -127,11 +136,23 @@ class _Line:
         except InvalidDeclaration as error:
             raise Unavailable(str(error)) from None
         except _AWAY as error:
-            reason = self.ears.broken or str(error) or type(error).__name__
+            reason = self.ears.broken or str(error) or await self._why()
             raise Unavailable(f"can't connect to ActiveMQ: {reason}") from None
 
-    def send(self, send: Callable[..., Any], **more: Any) -> asyncio.Future[str | None]:
-        """Say something; the future tells when it has been received, or why that is not known."""
+    async def _why(self) -> str:
+        """What hinders a connection: the library only logs it."""
+        try:
+            async with asyncio.timeout(self._peer.timeout.total_seconds()):
+                _, writer = await asyncio.open_connection(*self._place, ssl=credentials.tls(self._peer))
+        except TimeoutError:
+            return "it does not answer"
+        except OSError as error:
+            return str(error)
+        writer.close()
+        return "it says nothing that STOMP knows"
+
+    def send(self, send: Callable[..., Any], **more: Any) -> asyncio.Future[Outcome]:
+        """Say something; the future tells when it has been received, or refused, or why that is not known."""
         if self.ears.broken is not None:
             raise StompException(self.ears.broken)
         receipt = f"r{next(self._numbers)}"
@@ -139,11 +160,12 @@ class _Line:
         send(receipt=receipt, **more)
         return future
 
-    async def received(self, future: asyncio.Future[str | None]) -> str | None:
-        """Wait for it; None: it has been."""
+    async def received(self, futures: Sequence[asyncio.Future[Outcome]]) -> list[Outcome]:
+        """Wait for all of them together; None: it has been."""
         limit = self._peer.timeout.total_seconds()
-        done, _ = await asyncio.wait([future], timeout=limit)
-        return future.result() if done else f"ActiveMQ sent no receipt within {limit:g} s"
+        await asyncio.wait(futures, timeout=limit)
+        late = Unavailable(f"ActiveMQ sent no receipt within {limit:g} s", is_cut=True)
+        return [future.result() if future.done() else late for future in futures]
 
     async def close(self) -> None:
         """Without a farewell: who is away would not answer it."""
@@ -155,6 +177,17 @@ class _Line:
         return self._stomp
 
 
+async def _connected(peer: Relay | Source) -> _Line:
+    """Raises Unavailable."""
+    line = _Line(peer)
+    try:
+        await line.open()
+    except Unavailable:
+        await line.close()
+        raise
+    return line
+
+
 class Destination:
     """Sends persistent messages, each with a receipt."""
 
@@ -162,39 +195,26 @@ class Destination:
 
     def __init__(self, name: str, relay: Relay, source: str) -> None:
         self._name, self._relay, self._source = name, relay, source
-        self._line: _Line | None = None
-        self._opening = asyncio.Lock()
+        self._line = Opened(self._connected, lambda line: line.is_open, _Line.close)
 
     async def deliver(self, messages: list[Message]) -> list[Outcome]:
         try:
-            line = await self._open()
+            line = await self._line.get()
             futures = await asyncio.to_thread(self._send, line, messages)
         except Unavailable as error:
             return [error] * len(messages)
-        reasons = [await line.received(future) for future in futures]
-        if any(reasons) and self._line is line:
-            await self.close()
-        return [None if reason is None else Unavailable(reason, is_cut=True) for reason in reasons]
+        outcomes = await line.received(futures)
+        if any(isinstance(outcome, Unavailable) for outcome in outcomes):
+            await self._line.close(line)
+        return outcomes
 
     async def close(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            await line.close()
+        await self._line.close()
 
-    async def _open(self) -> _Line:
-        async with self._opening:
-            if self._line is None or not self._line.is_open:
-                await self.close()
-                line = _Line(self._relay)
-                try:
-                    await line.open()
-                except Unavailable:
-                    await line.close()
-                    raise
-                self._line = line
-            return self._line
+    async def _connected(self) -> _Line:
+        return await _connected(self._relay)
 
-    def _send(self, line: _Line, messages: list[Message]) -> list[asyncio.Future[str | None]]:
+    def _send(self, line: _Line, messages: list[Message]) -> list[asyncio.Future[Outcome]]:
         """In a thread: a peer that reads nothing stops who writes."""
         futures = []
         try:
@@ -267,18 +287,18 @@ class Subscribed:
         try:
             for one in received[:-1]:
                 await asyncio.to_thread(say, one.token)
-            reason = await line.received(line.send(say, id=received[-1].token)) if received else None
+            last = [line.send(say, id=one.token) for one in received[-1:]]
+            problems = [outcome for outcome in await line.received(last) if outcome is not None] if last else []
         except _AWAY as error:
-            reason = f"the connection broke: {error}"
-        if reason is not None:
+            problems = [Unavailable(f"the connection broke: {error}")]
+        if problems:
             await self.close()
-            raise Unavailable(reason)
+            raise Unavailable(str(problems[0]))
 
     async def _open(self, limit: int) -> _Line:
         await self.close()
-        line = _Line(self._source)
+        line = await _connected(self._source)
         try:
-            await line.open()
             await asyncio.to_thread(
                 line.stomp.subscribe,
                 self._source.address,
@@ -286,9 +306,6 @@ class Subscribed:
                 "client-individual",
                 {"activemq.prefetchSize": str(2 * limit)},
             )
-        except Unavailable:
-            await line.close()
-            raise
         except _AWAY as error:
             await line.close()
             raise Unavailable(f"{self._source.address!r}: {error}") from None

@@ -62,7 +62,7 @@ class Circuit:
             if self.state == "open" and left <= 0:
                 self._become("half-open")
                 return Ticket(True, self._epoch)
-            await self._wait(left if self.state == "open" else None)
+            await self.change(left if self.state == "open" else None)
 
     def succeeded(self, ticket: Ticket) -> None:
         """The other side has answered."""
@@ -100,7 +100,8 @@ class Circuit:
         self._is_stopped = True
         self._ring()
 
-    async def _wait(self, seconds: float | None) -> None:
+    async def change(self, seconds: float | None) -> None:
+        """Wait until it changes, or so many seconds are over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
@@ -17,6 +18,8 @@ from outbox.relay.target import Gone, Outcome, Target, Unavailable
 
 #: A connection that breaks so many times in a row under the same message, though it can be made, breaks because of it.
 _STRIKES = 3
+#: Seconds that a message waits for the look that finds a disabled relay resumed.
+_LOOK = 1.0
 
 
 class Delivery:
@@ -28,6 +31,9 @@ class Delivery:
 
     def __init__(self, name: str, relay: Relay, target: Target, disable: Callable[[], Awaitable[None]]) -> None:
         self.name, self._disable = name, disable
+        #: Does the database know that it is disabled?
+        self.is_paused = False
+        self._pausing = asyncio.Lock()
         self.circuit = Circuit(relay.longest_pause.total_seconds())
         self.tally = Tally(name, relay.url, self.circuit)
         self._target = target
@@ -47,7 +53,7 @@ class Delivery:
                 await self._deliver(wave, outcomes, held)
         except Stopped:
             if self.circuit.state == "disabled":
-                await self._disable()
+                await self._pause()
         return [outcomes.get(message.id, Deferred()) for message in messages]
 
     def stop(self) -> None:
@@ -56,6 +62,20 @@ class Delivery:
 
     async def close(self) -> None:
         await self._target.close()
+
+    def enable(self) -> None:
+        """Somebody has resumed it."""
+        self.is_paused = False
+        self.circuit.enable()
+
+    async def _pause(self) -> None:
+        """Once: what comes in though it is paused says that somebody has resumed it, and is not overruled."""
+        async with self._pausing:
+            if not self.is_paused:
+                await self._disable()
+                self.is_paused = True
+                return
+        await self.circuit.change(_LOOK)
 
     async def _deliver(
         self, messages: list[Message], outcomes: dict[MessageId, Outcome], held: set[str | None]

@@ -19,7 +19,7 @@ from outbox.errors import InvalidMessage, LeaseLost, PublishError
 from outbox.logs import log
 from outbox.payload import Encoded, Limits, check_topic, encode
 from outbox.relay import operations, target
-from outbox.relay.circuit import Circuit, Stopped
+from outbox.relay.circuit import Circuit, Stopped, Ticket
 from outbox.relay.tally import Tally
 from outbox.relay.target import Received, Unavailable
 
@@ -41,6 +41,9 @@ class Importer:
         self._intake = target.intake(name, source, self._position)
         self._connection: psycopg.AsyncConnection | None = None
         self._stopping = asyncio.Event()
+        self._ticket = Ticket(False, 0)
+        #: Seconds after which a source that was away counts as back, if nothing breaks, though nothing comes.
+        self._quiet = (source.timeout + source.longest_pause).total_seconds()
 
     async def run(self) -> None:
         """Until `stop`."""
@@ -59,14 +62,13 @@ class Importer:
         self.circuit.stop()
 
     async def _step(self) -> None:
-        ticket = await self.circuit.admit()
+        self._ticket = await self.circuit.admit()
         try:
-            received = await self._unless_stopped(self._intake.receive(self._source.batch))
+            received = await self._unless_stopped(self._receive())
             began = time.monotonic()
-            self.circuit.succeeded(ticket)
             published = await self._publish(received)
         except Unavailable as error:
-            if self.circuit.failed(ticket, str(error), error.after):
+            if self.circuit.failed(self._ticket, str(error), error.after):
                 log(logging.WARNING, "source's circuit open", source=self.name, reason=str(error))
             return
         except LeaseLost as error:  # it was published already; we read on from where that ended
@@ -75,6 +77,25 @@ class Importer:
             return
         self.tally.note("delivered", published)
         self.tally.note_round(time.monotonic() - began)
+
+    async def _receive(self) -> list[Received]:
+        receiving = asyncio.ensure_future(self._intake.receive(self._source.batch))
+        try:
+            done, _ = await asyncio.wait([receiving], timeout=self._quiet)
+            if not done:
+                await self._succeeded()
+            received = await receiving
+            await self._succeeded()
+            return received
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+
+    async def _succeeded(self) -> None:
+        if self.circuit.state != "closed":
+            log(logging.INFO, "source's circuit closed", source=self.name)
+        self.circuit.succeeded(self._ticket)
+        self._ticket = await self.circuit.admit()
 
     async def _publish(self, received: list[Received]) -> int:
         """Publish, however long the database is away or refuses, and confirm; again is as good as once."""

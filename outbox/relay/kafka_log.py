@@ -23,7 +23,7 @@ T = TypeVar("T")
 #: Of the attributes of CloudEvents, as headers.
 PREFIX = "ce_"
 #: Seconds that a call of the library waits, so that a stop is seen soon.
-_LOOK = 0.1
+LOOK = 0.1
 #: Seconds that a consumer waits for the first message.
 _IDLE = 0.5
 
@@ -67,8 +67,9 @@ class Log:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: The last call of the consumer, in a thread: it goes on though who waits for it is cancelled.
         self._call: asyncio.Future[list[Any]] | None = None
-        #: Has the library said that no broker can be reached?
-        self._is_down = False
+        #: Why no broker can be reached; None: some can, or nobody has tried.
+        self._away: str | None = None
+        self._trouble = ""
         #: What that thread asks our database, if it does.
         self._asking: Future[Any] | None = None
 
@@ -122,7 +123,7 @@ class Log:
 
     async def _open(self) -> Consumer:
         if self._consumer is None:
-            self._is_down = False
+            self._away = None
             self._consumer = Consumer(
                 await settings_of(self._source, self._name)
                 | {
@@ -134,21 +135,31 @@ class Log:
                     "session.timeout.ms": 10_000,
                     "fetch.wait.max.ms": 100,
                     "topic.metadata.refresh.interval.ms": 10_000,
-                    "error_cb": self._note_error,
+                    "error_cb": self._note,
                 }
             )
             self._consumer.subscribe([self._source.address], on_assign=self._assigned, on_revoke=self._revoked)
         return self._consumer
 
-    def _note_error(self, error: KafkaError) -> None:
-        self._is_down = self._is_down or error.code() == KafkaError._ALL_BROKERS_DOWN
+    @property
+    def _is_out_of_reach(self) -> bool:
+        return self._away is not None
+
+    def _note(self, error: KafkaError) -> None:
+        """In the consumer's thread."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._away = self._trouble or error.str()
+        else:
+            self._trouble = error.str()
 
     def _take(self, consumer: Consumer, limit: int) -> list[Any]:
         """In a thread: what is there, without waiting for more than the first. Raises Unavailable."""
         try:
-            records = consumer.consume(limit, _IDLE if not self._stands else _LOOK)
+            records = consumer.consume(limit, _IDLE if not self._stands else LOOK)
         except (KafkaException, TimeoutError, CancelledError) as broken:  # the last two: in _assigned
             raise Unavailable(f"Kafka can't be read: {broken}") from None
+        if not records and self._is_out_of_reach:
+            raise Unavailable(f"Kafka can't be reached: {self._away}")
         for record in records:
             if (error := record.error()) is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise Unavailable(_unreadable(record, error))

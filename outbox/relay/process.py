@@ -228,12 +228,10 @@ class Relays:
                 self.stop()
             with suppress(*AWAY):
                 await self._note_all(database)
-                for tally in self.tallies:
-                    if tally.circuit.state == "disabled" and not await database.run(
-                        relay_operations.is_paused(tally.name)
-                    ):
-                        log(logging.INFO, "relay enabled again", relay=tally.name)
-                        tally.circuit.enable()
+                for delivery in self._worker.deliveries.values() if self._worker else ():
+                    if delivery.is_paused and not await database.run(relay_operations.is_paused(delivery.name)):
+                        log(logging.INFO, "relay enabled again", relay=delivery.name)
+                        delivery.enable()
 
     async def _note_all(self, database: Database) -> None:
         now = asyncio.get_running_loop().time()

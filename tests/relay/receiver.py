@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Post(NamedTuple):
@@ -36,10 +38,13 @@ class Receiver(ThreadingHTTPServer):
         self.script: deque[int | str | tuple[int, dict[str, str]]] = deque()
         #: Of a body: its status, whatever the script says.
         self.refuses: dict[bytes, int] = {}
+        #: A key whose messages it refuses.
+        self.refuses_key: str | None = None
         self.flow = threading.Event()
         #: Requests at once: now, and at most.
         self.busy, self.busiest = 0, 0
         self.lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Answers)
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
@@ -57,10 +62,22 @@ class Receiver(ThreadingHTTPServer):
             return [post.body for post in self.accepted]
 
     def close(self) -> None:
+        """It listens no more, and hangs up."""
         self.flow.set()
         self.shutdown()
         self.server_close()
         self.thread.join()
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients hang up; that is what is tested."""
@@ -78,6 +95,8 @@ class _Answers(BaseHTTPRequestHandler):
             self.server.busiest = max(self.server.busiest, self.server.busy)
             self.server.posts.append(post)
             what = self.server.refuses.get(body) or (self.server.script.popleft() if self.server.script else 204)
+            if self.server.refuses_key is not None and post.headers.get("ce-partitionkey") == self.server.refuses_key:
+                what = 422
         try:
             self._answer(post, what)
         finally:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
-import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,45 +11,16 @@ from pathlib import Path
 import psycopg
 
 from outbox import NewMessage, Outbox
-from tests.shop_floor import Database, environment, outbox, wait_for
+from tests.shop_floor import CommandProcess, Database, outbox, wait_for
 
 
-class RelayProcess:
-    """`outbox relay -f FILE`, whose log is a file."""
+class RelayProcess(CommandProcess):
+    """`outbox relay -f FILE`; the file's text is the test's."""
 
     def __init__(self, url: str, folder: Path, text: str, *arguments: str, more: dict[str, str] | None = None) -> None:
         self.file = folder / "outbox.toml"
         self.file.write_text(text)
-        self.log_path = folder / f"relay-{time.monotonic_ns()}.log"
-        with open(self.log_path, "w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "outbox", "relay", "-f", str(self.file), *arguments],
-                env={**environment(url, folder), **(more or {})},
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text()
-
-    def wait_for_line(self, text: str, times: int = 1, seconds: float = 30) -> None:
-        def there() -> bool:
-            assert self.log.count(text) >= times or self.process.poll() is None, f"it ended:\n{self.log}"
-            return self.log.count(text) >= times
-
-        wait_for(there, f"{text!r} in its log:\n{self.log}", seconds)
-
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 40) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(seconds)
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        super().__init__(url, folder, "relay", "-f", str(self.file), *arguments, more=more)
 
 
 @contextmanager

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from outbox import NewMessage, Outbox
-from tests.relay.brokers import Tansu
+from tests.relay.peers import TansuPeer
 from tests.relay.running import check_ledger, relaying, wait_until_settled
-from tests.relay.test_kafka import create
 from tests.servers import Postgres
 from tests.shop_floor import ROOT, Database, wait_for, worker
 
 SECTION = (ROOT / "docs" / "relays.md").read_text().partition("## Outgrowing one machine")[2].partition("\n## ")[0]
 BLOCKS = re.findall(r"^```(?:toml|python)\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
 ORDERS = 1_500
+PEER = "kafka"
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ def shop(newest_postgres: Postgres) -> Iterator[Database]:
 
 
 def test_effects_are_exactly_once_behind_kafka_though_all_processes_are_killed_again_and_again(
-    shop: Database, one_database: Database, tmp_path: Path, kafka: Tansu, name: str
+    shop: Database, one_database: Database, tmp_path: Path, peer: TansuPeer
 ) -> None:
     mailer, (shop_file, mailer_file, program) = one_database, BLOCKS
     mailer.execute("CREATE TABLE receipts (number bigint GENERATED ALWAYS AS IDENTITY, order_id int)")
-    create(kafka.url, name)
+    peer.create()
     with shop.connect() as connection:
         orders = [NewMessage({"id": n}, key=f"k{n % 7}") for n in range(ORDERS)]
         Outbox().publish_many(connection, "orders.placed", orders)
@@ -48,8 +48,8 @@ def test_effects_are_exactly_once_behind_kafka_though_all_processes_are_killed_a
         folders = [tmp_path / f"{part}-{one}" for one in ("shop", "mailer", "handlers")]
         for folder in folders:
             folder.mkdir()
-        texts = [text.replace("kafka://127.0.0.1:9092", kafka.url) for text in (shop_file, mailer_file)]
-        texts = [text.replace('address = "shop"', f'address = "{name}"\nbatch = 50') for text in texts]
+        texts = [text.replace("kafka://127.0.0.1:9092", peer.url) for text in (shop_file, mailer_file)]
+        texts = [text.replace('address = "shop"', f'address = "{peer.name}"\nbatch = 50') for text in texts]
         processes.enter_context(relaying(shop.url, folders[0], texts[0], "--timeout", "2"))
         processes.enter_context(relaying(mailer.url, folders[1], texts[1], "--timeout", "2"))
         processes.enter_context(worker(mailer.url, folders[2], program, "--timeout", "2"))

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.relay.peers import MockPeer
 from tests.relay.receiver import Receiver
 from tests.relay.running import came_in, check_ledger, publish, relaying, wait_until_settled
-from tests.relay.test_kafka import send, source
 from tests.relay.test_webhooks import arrived, definition
 from tests.shop_floor import Database, wait_for
+
+PEER = "librdkafka"
 
 
 @pytest.mark.parametrize(
@@ -66,21 +68,20 @@ def test_a_signal_after_a_reload_does_not_abandon_what_is_on_its_way(
 def test_a_source_that_can_t_publish_does_not_outlast_the_grace_time(
     one_database: Database,
     tmp_path: Path,
-    mock: str,
-    name: str,
+    peer: MockPeer,
 ) -> None:
     """Somebody holds its partition's place in our database: as another process of it would that hangs."""
-    send(mock, name, range(10))
+    peer.send(range(10))
     connection = one_database.connect()
-    text = source(mock, name)
+    text = peer.source()
     with relaying(one_database.url, tmp_path, text, "--grace", "1") as process:
         wait_for(lambda: len(came_in(one_database)) == 10, "all of them", 60)
         connection.execute("SELECT outbox.lock_source('in', partition) FROM outbox.source_position")
-        send(mock, name, range(10, 20))
+        peer.send(range(10, 20))
         waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'"
         wait_for(lambda: one_database.value(waits) == 1, "it waits")
         assert process.stop() == 0
     connection.rollback()
-    with relaying(one_database.url, tmp_path, text):
+    with relaying(one_database.url, tmp_path, peer.source(*peer.follower)):
         wait_for(lambda: len(came_in(one_database)) == 20, "the rest", 60)
     check_ledger(came_in(one_database), range(20))

@@ -82,27 +82,6 @@ def test_bytes_arrive_structured_or_raw(
         assert b'"datacontenttype":"image/png"' in post.body
 
 
-def test_a_receiver_that_is_absent_at_the_start_loses_nothing_and_costs_no_attempt(
-    one_database: Database, tmp_path: Path
-) -> None:
-    port = free_port()
-    publish(one_database, "orders.placed", range(100))
-    with relaying(
-        one_database.url, tmp_path, definition(f"http://127.0.0.1:{port}/hook", "max_attempts = 1")
-    ) as process:
-        process.wait_for_line("circuit open")
-        status = wait_for(lambda: relay_status(one_database) if relay_status(one_database) else None, "its status")
-        assert "can't be connected to" in status
-        receiver = Receiver(port)
-        try:
-            wait_until_settled(one_database)
-            process.wait_for_line("circuit closed")
-            check_ledger(arrived(receiver), range(100))
-        finally:
-            receiver.close()
-    assert one_database.value("SELECT count(*) FROM outbox.dead_letter") == 0
-
-
 def relay_status(database: Database) -> str | None:
     found = database.value("SELECT max(reason) FROM outbox.relay WHERE state <> 'closed'")
     return None if found is None else str(found)
@@ -120,21 +99,6 @@ def test_a_connection_that_is_cut_after_the_request_repeats_the_message_under_it
     check_ledger(arrived(receiver), range(60))
     check_ledger(every, range(60), doubled=True)
     assert len(every) >= 62
-
-
-def test_a_message_that_is_refused_parks_its_key_and_others_go_on(
-    one_database: Database, tmp_path: Path, receiver: Receiver
-) -> None:
-    receiver.refuses[b"3"] = 422
-    publish(one_database, "orders.placed", range(70))
-    with relaying(one_database.url, tmp_path, definition(receiver.url)) as process:
-        others = [n for n in range(70) if n % 7 != 3]
-        wait_for(lambda: len(receiver.bodies()) == len(others), "the other keys")
-        check_ledger(arrived(receiver), others)
-        receiver.refuses.clear()
-        wait_until_settled(one_database)
-        assert process.stop() == 0
-    check_ledger(arrived(receiver), range(70))
 
 
 def test_a_message_that_is_refused_to_the_last_attempt_is_a_dead_letter_and_its_key_goes_on(

@@ -49,8 +49,6 @@ class Partitions(Log):
     async def read(self, limit: int, held: set[str]) -> list[Fed]:
         self._held = held
         found = [self._fed(record) for record in await self.look(limit)]
-        if self._is_down and not self._stands:  # what is assigned goes on by itself when a broker is back
-            raise Unavailable("Kafka can't be reached")
         return [one for one in found if one.lane not in self._anew]
 
     async def note_settled(self, settled: Sequence[Fed], lane: str, offset: int) -> None:
@@ -59,6 +57,10 @@ class Partitions(Log):
 
     def restart(self, lane: str) -> None:
         self._anew.add(lane)
+
+    @property
+    def _is_out_of_reach(self) -> bool:
+        return super()._is_out_of_reach and not self._stands  # what is assigned goes on by itself when a broker is back
 
     def _take(self, consumer: Consumer, limit: int) -> list[Any]:
         with suppress(KafkaException):  # of what is not assigned any more, or not yet: next time
@@ -103,7 +105,7 @@ class Partitions(Log):
         self._paused.clear()
         self._anew.clear()
         self._assignments += 1
-        self._is_down = False
+        self._away = None
         for one in partitions:
             one.offset = self._stands[partition_of(one.topic, one.partition)] = self._begin(consumer, one)
         consumer.assign(partitions)
