@@ -235,6 +235,34 @@ def test_a_handler_that_kills_its_process_ends_as_a_dead_letter_alone(
     assert books.value("SELECT reason FROM outbox.dead_letter") == "worker died"
 
 
+HANGING = """
+import time
+from datetime import timedelta
+from psycopg import Connection
+from outbox import Outbox, Retries
+app = Outbox()
+@app.subscribe("books", "orders.*", guarantee="exactly-once", retries=Retries(max_attempts=1), ordered=True,
+               time_limit=timedelta(seconds=1))
+def book(message, connection: Connection):
+    if message.payload == 10:
+        time.sleep(1000)
+    connection.execute("INSERT INTO effect (id, n, key) VALUES (%s, %s, %s)",
+                       [str(message.id), message.payload, message.key])
+"""
+
+
+def test_a_handler_that_can_t_be_stopped_has_its_process_replaced_and_its_message_is_a_dead_letter(
+    books: Database, tmp_path: Path, mock: str, name: str
+) -> None:
+    send(mock, name, range(40))
+    with worker(books.url, tmp_path, HANGING, *feeding(mock, name)) as process:
+        wait_for(lambda: count(books) == 39, f"the others\n{process.log}", 60)
+        assert "handler stuck" in process.log
+        assert books.value("SELECT error_class FROM outbox.dead_letter") == "TimeLimitExceeded"
+        assert process.stop() == 0
+    check_once(books, [n for n in range(40) if n != 10])
+
+
 def test_two_workers_share_the_partitions_and_one_takes_over(
     books: Database, tmp_path: Path, mock: str, name: str
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import cast
+
 from outbox.chunks import Call
 from outbox.handling import Outcomes
 from outbox.operations import Operation
@@ -34,7 +37,8 @@ class FeedBooks:
         if to_offset is None and not keys:
             return None
         stands = self._lane.stands if to_offset is not None else None
-        return operations.move(self._subscription.name, self._lane.name, stands, to_offset, keys, [], durable=True)
+        looked = time.monotonic() - min(cast(Fed, message).judged_at for message in call.messages)
+        return operations.move(self._subscription.name, self._lane.name, stands, to_offset, keys, [], True, looked)
 
     def committed(self, call: Call, outcomes: Outcomes) -> None:
         if self._subscription.guarantee == "exactly-once" and (to_offset := self._reached(call, outcomes)) is not None:

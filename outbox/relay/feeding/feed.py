@@ -114,6 +114,7 @@ class Feed:
     def stop(self) -> None:
         """Read no more, and begin with no more messages; those that are settled are handled, or they would be lost."""
         self._stopping.set()
+        self._room.set()
         self.circuit.stop()
         self._handlers.stop()
 
@@ -143,7 +144,7 @@ class Feed:
         try:
             if self._stream.keeps_offsets:
                 begun = await self._database.run(operations.begin(self.name, lane, first))
-            if self.subscription.on_failure in ("park", "block"):
+            if self.subscription.on_failure:
                 parked = await self._database.run(operations.detoured(self.name, number))
         except AWAY as error:
             raise Unavailable(f"our own database is away: {error}") from error
@@ -279,7 +280,8 @@ class Feed:
 
     async def _settle_all(self) -> None:
         if doubtful := [(lane, one) for lane, one in self._handlers.take_doubtful() if not lane.is_over]:
-            wanted = set(map(id, await self._judge.judge([one for _, one in doubtful], self._lanes)))
+            lanes = {lane.name: lane for lane, _ in doubtful}
+            wanted = set(map(id, await self._judge.judge([one for _, one in doubtful], lanes)))
             self._judge.forget(one for lane, one in doubtful if lane.is_over)
             for lane, one in doubtful:
                 lane.put_back([one] if id(one) in wanted else ())
@@ -322,8 +324,11 @@ class Feed:
         stands = None if to_offset is None else lane.stands
         is_durable = bool(detours) or self.subscription.guarantee == "at-most-once"
         began = time.monotonic()
+        looked = began - min((one.judged_at for one, _ in failed), default=began)
         await self._database.persist(
-            lambda: operations.move(self.name, lane.name, stands, to_offset, keys, detours, is_durable)
+            lambda: operations.move(
+                self.name, lane.name, stands, to_offset, keys, detours, is_durable, looked + time.monotonic() - began
+            )
         )
         self.observer.settled(1, time.monotonic() - began)
 
@@ -358,10 +363,10 @@ class Feed:
         async with lane.settling:
             found = await self._database.run(operations.detoured(self.name, lane.number))
             keys = {one.key for one in lane.window if isinstance(one.outcome, Exception)}
-            if self.subscription.on_failure == "block":
-                lane.parked = found | ({""} if keys else set())
-            else:
+            if self.subscription.on_failure == "park":
                 lane.parked = found | {key for key in keys if key is not None}
+            else:
+                lane.parked = found | ({""} if keys else set())
 
     async def _unless_stopped(self, doing: Any) -> Any:
         """Wait for it; give up, and raise Stopped, when asked to stop."""

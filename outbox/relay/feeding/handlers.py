@@ -115,7 +115,7 @@ class Handlers:
             return False
         if self._is_fenced and lane.has_failures:
             return False
-        return not (self._subscription.on_failure == "block" and lane.parked)
+        return not lane.parked or self._subscription.on_failure == "park"
 
     def _take(self, lane: Lane) -> list[Fed]:
         """What a runner gets next of a lane; what must stay behind a message on a detour follows it."""
@@ -218,10 +218,7 @@ class Handlers:
         message.outcome = error
         is_final = chunks.is_final(self._subscription, message, error)
         if not is_final:
-            if self._subscription.on_failure == "block":
-                lane.parked.add("")
-            elif self._subscription.on_failure == "park" and message.key is not None:
-                lane.parked.add(message.key)
+            lane.park(message, self._subscription.on_failure)
         if isinstance(error, Deferred):
             self._observer.failed("deferred", None)
         elif is_final:

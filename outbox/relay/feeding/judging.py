@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from outbox.chunks import Deferred
@@ -46,11 +47,13 @@ class Judge:
         """Of those of one name the first that is in hand counts: if it comes to nothing here, it comes again, too."""
         keys = [message.inbox for message in messages if message.inbox]
         name = self._subscription.name
+        now = time.monotonic()
         known = await self._database.persist(lambda: operations.known(name, keys)) if keys else set()
         wanted = []
         for message in messages:
             if message.inbox in known:
                 continue
+            message.judged_at = now
             if not message.inbox or self._in_hand.setdefault(message.inbox, message) is message:
                 wanted.append(message)
         return wanted
@@ -59,8 +62,9 @@ class Judge:
         """Whoever had it before us may have died of it: it is tried where that is found out."""
         if self._subscription.guarantee == "at-most-once":
             return False
-        lane = lanes.get(message.lane)
-        if message.is_again or (lane is not None and message.offset < lane.untried):
+        lane = lanes[message.lane]
+        if message.is_again or message.offset < lane.untried:
             message.outcome = Deferred()
+            lane.park(message, self._subscription.on_failure)
             return True
         return False

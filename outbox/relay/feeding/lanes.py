@@ -68,6 +68,13 @@ class Lane:
         gone = set(map(id, settled))
         self.window = deque(message for message in self.window if id(message) not in gone)
 
+    def park(self, message: Fed, on_failure: str | None) -> None:
+        """It goes round: what must stay behind it waits, or follows it."""
+        if on_failure == "park" and message.key is not None:
+            self.parked.add(message.key)
+        elif on_failure in ("block", "dead-letter"):
+            self.parked.add("")
+
     @property
     def has_failures(self) -> bool:
         """Has something failed that is not settled yet?"""

@@ -56,6 +56,8 @@ class Fed(Message, kw_only=True, eq=False, gc=False):
     is_named: bool = False
     #: What the protocol confirms it by.
     token: Any = None
+    #: When it was not done yet, by this machine's monotonic clock.
+    judged_at: float = 0.0
     #: Was it handed out before, to somebody who has not confirmed it?
     is_again: bool = False
     #: What became of it: True if it is done, or why not; None: it is not known yet.

@@ -90,11 +90,16 @@ def move(
     keys: list[str],
     detours: list[Detour],
     durable: bool,
+    looked: float,
 ) -> Operation[None]:
-    """Move on, note what is done, and lead some round; see `outbox.move_feed`. Raises LeaseLost."""
+    """Move on, note what is done, and lead some round; see `outbox.move_feed`. Raises LeaseLost.
+
+    Args:
+        looked: so many seconds ago none of the keys was done.
+    """
     yield Statement(
         "SELECT outbox.move_feed(%s, %s, CAST(%s AS bigint), CAST(%s AS bigint), CAST(%s AS text[]), %s, "
-        "CAST(CAST(%s AS text) AS json), CAST(%s AS boolean))",
+        "CAST(CAST(%s AS text) AS json), CAST(%s AS boolean), CAST(%s AS float8))",
         (
             subscription,
             partition,
@@ -104,6 +109,7 @@ def move(
             way_of(subscription),
             msgspec.json.encode(detours).decode() if detours else None,
             durable,
+            looked,
         ),
     )
 

@@ -15,6 +15,7 @@ from outbox.relay.feeding.message import EventId, Fed, Place, fed
 from outbox.relay.feeding.operations import WAYS
 from outbox.relay.feeding.stream import Reader, Start
 from outbox.relay.rabbitmq import PREFIXES, Queue, incoming_of
+from outbox.relay.target import Unavailable
 
 
 def stream(subscription: str, source: Source, start: Start, order: str | None, reader: Reader) -> Deliveries:
@@ -38,9 +39,13 @@ class Deliveries(Queue):
 
     async def read(self, limit: int, held: set[str]) -> list[Fed]:
         found = [self._fed(message) for message in await self.take(limit)]
-        for lane in {one.lane for one in found} - self._begun:
-            await self._reader.begin(lane, int(lane.rpartition("/")[2]), None)
-            self._begun.add(lane)
+        try:
+            for lane in {one.lane for one in found} - self._begun:
+                await self._reader.begin(lane, int(lane.rpartition("/")[2]), None)
+                self._begun.add(lane)
+        except Unavailable:
+            await self.close()  # so that what was taken is delivered again
+            raise
         return found
 
     async def note_settled(self, settled: Sequence[Fed], lane: str, offset: int) -> None:
