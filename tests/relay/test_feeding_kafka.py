@@ -292,7 +292,7 @@ app = Outbox()
 {handler}
 """
 ASYNC_LIST = "async def take(messages: list):\n    print('GOT', *(m.payload for m in messages), flush=True)"
-SYNC = "import sys\ndef take(message):\n    sys.stdout.write(f'GOT {message.payload}\\n')\n    sys.stdout.flush()"
+SYNC = "def take(message):\n    print(f'GOT {message.payload}\\n', end='', flush=True)"
 
 
 @pytest.mark.parametrize("guarantee", ["at-least-once", "at-most-once"])
