@@ -292,7 +292,7 @@ app = Outbox()
 {handler}
 """
 ASYNC_LIST = "async def take(messages: list):\n    print('GOT', *(m.payload for m in messages), flush=True)"
-SYNC = "def take(message):\n    print('GOT', message.payload, flush=True)"
+SYNC = "def take(message):\n    print(f'GOT {message.payload}\\n', end='', flush=True)"
 
 
 @pytest.mark.parametrize("guarantee", ["at-least-once", "at-most-once"])
