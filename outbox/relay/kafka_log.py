@@ -59,6 +59,9 @@ class Log:
     has no position with us is read from its beginning.
     """
 
+    #: Is the consumer made anew when no broker can be reached?
+    _reopens = True
+
     def __init__(self, name: str, source: Source, position: Callable[[str], Coroutine[Any, Any, int | None]]) -> None:
         self._name, self._source, self._position = name, source, position
         self._consumer: Consumer | None = None
@@ -141,10 +144,6 @@ class Log:
             self._consumer.subscribe([self._source.address], on_assign=self._assigned, on_revoke=self._revoked)
         return self._consumer
 
-    @property
-    def _is_out_of_reach(self) -> bool:
-        return self._away is not None
-
     def _note(self, error: KafkaError) -> None:
         """In the consumer's thread."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -158,7 +157,7 @@ class Log:
             records = consumer.consume(limit, _IDLE if not self._stands else LOOK)
         except (KafkaException, TimeoutError, CancelledError) as broken:  # the last two: in _assigned
             raise Unavailable(f"Kafka can't be read: {broken}") from None
-        if not records and self._is_out_of_reach:
+        if self._reopens and self._away is not None and not records:
             raise Unavailable(f"Kafka can't be reached: {self._away}")
         for record in records:
             if (error := record.error()) is not None and error.code() != KafkaError._PARTITION_EOF:

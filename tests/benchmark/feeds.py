@@ -16,8 +16,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from tests.benchmark.relays import database
 from tests.relay.brokers import Tansu
+from tests.relay.peers import create_topic, servers
 from tests.relay.running import RelayProcess
-from tests.relay.test_kafka import create, servers
 from tests.shop_floor import WorkerProcess
 
 MESSAGES, PARTITIONS = 20_000, 4
@@ -46,7 +46,7 @@ WORKS: dict[str, tuple[str, int]] = {
 
 
 def fill(url: str, topic: str) -> None:
-    create(url, topic, PARTITIONS)
+    create_topic(servers(url), topic, PARTITIONS)
     producer = Producer(servers(url) | {"linger.ms": 5})
     for n in range(MESSAGES):
         event = {"ce_specversion": "1.0", "ce_source": "/bench", "ce_type": "bench", "ce_id": f"1-{n + 1}"}

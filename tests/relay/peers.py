@@ -202,6 +202,20 @@ class RabbitPeer(Peer):
         self._queues.append(self._refused)
 
 
+def servers(url: str) -> dict[str, Any]:
+    """The settings of a client of Kafka."""
+    return {"bootstrap.servers": url.removeprefix("kafka://"), "log_level": 0}
+
+
+def create_topic(settings: dict[str, Any], name: str, partitions: int = 3) -> None:
+    admin = AdminClient(settings)  # as long as it lives, it answers
+    for made in admin.create_topics([NewTopic(name, partitions, 1)]).values():
+        try:
+            made.result(10)
+        except KafkaException as error:  # Tansu makes a topic for who asks for it: somebody was first
+            assert error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS  # noqa: PT017
+
+
 class KafkaPeer(Peer):
     """What a broker and librdkafka's own cluster have in common."""
 
@@ -219,16 +233,10 @@ class KafkaPeer(Peer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        where = self.server.url.removeprefix("kafka://")
-        return {"bootstrap.servers": where, "log_level": 0, **getattr(self.server, "options", {})}
+        return servers(self.server.url) | getattr(self.server, "options", {})
 
     def create(self, name: str | None = None, partitions: int = 3) -> None:
-        admin = AdminClient(self.settings)  # as long as it lives, it answers
-        for made in admin.create_topics([NewTopic(name or self.name, partitions, 1)]).values():
-            try:
-                made.result(10)
-            except KafkaException as error:  # Tansu makes a topic for who asks for it: the relay was first
-                assert error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS  # noqa: PT017
+        create_topic(self.settings, name or self.name, partitions)
 
     def drain(self, name: str | None = None) -> list[Any]:
         """All records of a topic, partition by partition, without a group."""

@@ -52,7 +52,7 @@ def test_the_page_s_program_declares_both() -> None:
 def test_every_link_of_the_page_leads_somewhere_and_every_option_exists() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
         assert (ROOT / "docs" / target).exists(), target
-    help = outbox("", "relay", "--help").stdout
+    help = outbox("", "relay", "--help").stdout + outbox("", "worker", "--help").stdout
     for option in re.findall(r"`(--\w+)", PAGE):
         assert option in help
 

@@ -15,8 +15,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from outbox import Outbox
 from tests.relay.brokers import Tansu
+from tests.relay.peers import create_topic, servers
 from tests.relay.running import relaying
-from tests.relay.test_kafka import create, servers
 from tests.servers import Postgres
 from tests.shop_floor import Database, WorkerProcess, outbox, wait_for, worker
 
@@ -355,7 +355,7 @@ def test_a_broker_that_is_absent_costs_nothing_but_time(books: Database, tmp_pat
             process.wait_for_line("circuit open")
             assert "open" in outbox(books.url, "status").stdout
             broker.start()
-            create(broker.url, name)
+            create_topic(servers(broker.url), name)
             send(broker.url, name, range(100))
             wait_for(lambda: count(books) == 100, "all of them", 90)
             assert process.stop() == 0
@@ -372,7 +372,7 @@ def test_offsets_that_are_gone_are_said_and_not_passed_over(
         INSERT INTO outbox.source_position (source, partition, "offset")
         SELECT 'from:books', '{name}/' || n, 5000 FROM generate_series(0, 3) n""")
     with worker(books.url, tmp_path, EXACTLY_ONCE.format(more=""), *feeding(mock, name)) as process:
-        process.wait_for_line("does not have the offset that comes next", 60)
+        process.wait_for_line("does not have the offset that comes next", seconds=60)
     assert count(books) == 0
 
 
@@ -399,7 +399,7 @@ def test_the_same_application_runs_on_the_log_and_on_kafka(
     """Its handlers are told the same, to the id and the time."""
     for folder in "log", "relay", "kafka":
         (tmp_path / folder).mkdir()
-    create(kafka.url, name)
+    create_topic(servers(kafka.url), name)
     app = FAILING.format(more=", ordered=True")
     with books.connect() as connection:
         for n in range(30):

@@ -31,6 +31,7 @@ class Partitions(Log):
     """The partitions of a topic, or of those that match a pattern, that are assigned to us."""
 
     keeps_offsets = True
+    _reopens = False
 
     def __init__(self, subscription: str, source: Source, start: Start, reader: Reader) -> None:
         super().__init__(subscription, source, _nowhere)
@@ -49,6 +50,8 @@ class Partitions(Log):
     async def read(self, limit: int, held: set[str]) -> list[Fed]:
         self._held = held
         found = [self._fed(record) for record in await self.look(limit)]
+        if self._away is not None and not self._stands:  # what is assigned goes on by itself when a broker is back
+            raise Unavailable(f"Kafka can't be reached: {self._away}")
         return [one for one in found if one.lane not in self._anew]
 
     async def note_settled(self, settled: Sequence[Fed], lane: str, offset: int) -> None:
@@ -57,10 +60,6 @@ class Partitions(Log):
 
     def restart(self, lane: str) -> None:
         self._anew.add(lane)
-
-    @property
-    def _is_out_of_reach(self) -> bool:
-        return super()._is_out_of_reach and not self._stands  # what is assigned goes on by itself when a broker is back
 
     def _take(self, consumer: Consumer, limit: int) -> list[Any]:
         with suppress(KafkaException):  # of what is not assigned any more, or not yet: next time
