@@ -110,6 +110,7 @@ class Database:
         """Run one operation; connection errors pass through."""
         try:
             async with self._pool.connection() as connection:
+                _heed_cancellation()
                 return await _run(operation, connection)
         except AWAY:
             self.breaks += 1
@@ -139,6 +140,7 @@ class Database:
             wait = min(wait * 2, _LONGEST_WAIT)
             with suppress(*AWAY):
                 async with self._pool.connection() as connection:
+                    _heed_cancellation()
                     await connection.execute("SELECT 1")
                 break
         if self._away:
@@ -168,6 +170,13 @@ class Line:
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
+
+
+def _heed_cancellation() -> None:
+    """The pool swallows a cancellation that comes at the same moment as the connection that was waited for."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _run(operation: Operation[T], connection: psycopg.AsyncConnection[Any]) -> T:

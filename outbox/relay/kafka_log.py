@@ -154,7 +154,8 @@ class Log:
     def _take(self, consumer: Consumer, limit: int) -> list[Any]:
         """In a thread: what is there, without waiting for more than the first. Raises Unavailable."""
         try:
-            records = consumer.consume(limit, _IDLE if not self._stands else LOOK)
+            first = consumer.poll(_IDLE if not self._stands else LOOK)
+            records = [] if first is None else [first, *consumer.consume(limit - 1, 0)]  # with a time it waits for all
         except (KafkaException, TimeoutError, CancelledError) as broken:  # the last two: in _assigned
             raise Unavailable(f"Kafka can't be read: {broken}") from None
         if self._reopens and self._away is not None and not records:

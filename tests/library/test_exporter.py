@@ -24,6 +24,7 @@ from outbox.metrics.relays import RELAY
 from outbox.metrics.server import Answers, Server, _Tcp
 from outbox.metrics.worker import WORKER
 from tests.library.scraping import get
+from tests.library.test_roles import drop_roles
 from tests.servers import PgBouncer
 from tests.shop_floor import Database, outbox, publish, pull, register, subscribe, wait_for
 
@@ -156,6 +157,7 @@ def test_who_monitors_and_may_read_no_content_sees_it_all(one_database: Database
         assert of(series, "outbox_subscription_lag_messages", subscription="s") == 3
     finally:
         one_database.execute(f"DROP ROLE {name}")
+        drop_roles(one_database)
 
 
 def test_a_transaction_that_stays_open_is_shown_with_and_without_xid(one_database: Database) -> None:

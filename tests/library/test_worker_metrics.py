@@ -101,7 +101,7 @@ def test_a_worker_without_its_database_is_alive_and_not_ready(
         own_postgres.postgres.stop()
         wait_for(lambda: get(f"http://{address}/readyz")[0] == 503, "it is not ready")
         assert get(f"http://{address}/healthz")[0] == 200
-        assert total(scrape(address), "outbox_pulls_total", result="away") > 0
+        wait_for(lambda: total(scrape(address), "outbox_pulls_total", result="away") > 0, "a pull that failed")
         own_postgres.postgres.start()
         wait_for(lambda: get(f"http://{address}/readyz")[0] == 200, "it is ready again")
 
