@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
+T = TypeVar("T")
 State = Literal["closed", "open", "half-open", "disabled"]
 
 #: Seconds of the first pause.
@@ -16,6 +18,20 @@ _FIRST = 0.1
 
 class Stopped(Exception):
     """Raised to who waits for a circuit when nobody is to wait any more, or the other side wants nothing any more."""
+
+
+async def unless(stopping: asyncio.Event, doing: Awaitable[T]) -> T:
+    """Wait for it; give up, and raise Stopped, when asked to stop."""
+    task, stop = asyncio.ensure_future(doing), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Stopped
+    finally:
+        for one in (task, stop):
+            one.cancel()
+        await asyncio.gather(task, stop, return_exceptions=True)
 
 
 class Ticket(NamedTuple):

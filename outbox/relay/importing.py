@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ from outbox.errors import InvalidMessage, LeaseLost, PublishError
 from outbox.logs import log
 from outbox.payload import Encoded, Limits, check_topic, encode
 from outbox.relay import operations, target
-from outbox.relay.circuit import Circuit, Stopped, Ticket
+from outbox.relay.circuit import Circuit, Stopped, Ticket, unless
 from outbox.relay.tally import Tally
 from outbox.relay.target import Received, Unavailable
 
@@ -64,7 +63,7 @@ class Importer:
     async def _step(self) -> None:
         self._ticket = await self.circuit.admit()
         try:
-            received = await self._unless_stopped(self._receive())
+            received = await unless(self._stopping, self._receive())
             began = time.monotonic()
             published = await self._publish(received)
         except Unavailable as error:
@@ -112,7 +111,7 @@ class Importer:
                 log(logging.WARNING, "source can't publish", source=self.name, reason=_line(error))
                 if not isinstance(error, PublishError) and self._connection is not None:
                     await self._connection.close()
-                await self._unless_stopped(asyncio.sleep(pause))
+                await unless(self._stopping, asyncio.sleep(pause))
                 pause = min(2 * pause, self._source.longest_pause.total_seconds())
             else:
                 await self._intake.confirm(kept, steps)
@@ -150,19 +149,6 @@ class Importer:
                 return await connections.run_async(operations.position(self.name, partition), connection)
         except AWAY as error:
             raise Unavailable(f"our own database is away: {_line(error)}") from error
-
-    async def _unless_stopped(self, doing: Awaitable[T]) -> T:
-        """Wait for it; give up, and raise Stopped, when asked to stop."""
-        task, stop = asyncio.ensure_future(doing), asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise Stopped
-        finally:
-            for one in (task, stop):
-                one.cancel()
-            await asyncio.gather(task, stop, return_exceptions=True)
 
 
 def _line(error: Exception) -> str:

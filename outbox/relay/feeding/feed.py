@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 from outbox.database import AWAY, Database
 from outbox.errors import LeaseLost
@@ -20,7 +19,7 @@ from outbox.logs import log
 from outbox.observer import NOBODY, Observer
 from outbox.operations import Pulled, Settlement
 from outbox.relay import operations as relay_operations
-from outbox.relay.circuit import Stopped
+from outbox.relay.circuit import Stopped, unless
 from outbox.relay.feeding import operations
 from outbox.relay.feeding.handlers import Handlers
 from outbox.relay.feeding.judging import Judge
@@ -211,7 +210,7 @@ class Feed:
         ticket = await self.circuit.admit()
         began = time.monotonic()
         try:
-            found: list[Fed] = await self._unless_stopped(self._stream.read(_READ, self._held(has_room)))
+            found: list[Fed] = await unless(self._stopping, self._stream.read(_READ, self._held(has_room)))
             self.circuit.succeeded(ticket)
         except Unavailable as error:
             if self.circuit.failed(ticket, str(error), error.after):
@@ -222,7 +221,7 @@ class Feed:
             return
         if found:
             self.observer.pulled(Pulled([list(found)], None), time.monotonic() - began)
-            await self._unless_stopped(self._accept(found))
+            await unless(self._stopping, self._accept(found))
 
     async def _wait_for_room(self) -> bool:
         """Is there any, or will there be within a moment?"""
@@ -367,16 +366,3 @@ class Feed:
                 lane.parked = found | {key for key in keys if key is not None}
             else:
                 lane.parked = found | ({""} if keys else set())
-
-    async def _unless_stopped(self, doing: Any) -> Any:
-        """Wait for it; give up, and raise Stopped, when asked to stop."""
-        task, stop = asyncio.ensure_future(doing), asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise Stopped
-        finally:
-            for one in (task, stop):
-                one.cancel()
-            await asyncio.gather(task, stop, return_exceptions=True)
