@@ -266,6 +266,21 @@ WORKLOADS: tuple[Workload, ...] = (
         most_rounds=1,
     ),
     Workload(
+        "W15",
+        "W12 in three minutes, with other settings of the small tables that turn over with every pull",
+        soak.soak,
+        (
+            _steady("p99_ms", "p99, ms"),
+            _steady("log_mb", "tables of outbox, MB"),
+            _steady("postgres_percent", "Postgres, % of a core"),
+            *_BOOKS,
+        ),
+        ("outbox", "outbox (common autovacuum)", "outbox (full pages)"),
+        {"minutes": 3.0, "rate": 1_500.0, "samples": ""},
+        is_quick=False,
+        most_rounds=1,
+    ),
+    Workload(
         "W13",
         "rotation under full load: four publishers and a worker while a slot of the log is emptied each second",
         rotating.rotated,
