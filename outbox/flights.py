@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from outbox import handling
 from outbox.chunks import Call, Chunk
-from outbox.handling import Books, Outcomes
+from outbox.handling import Leases, Outcomes
 from outbox.pipelining import AsyncFlight, AsyncPipelinedSeries, Flight, PipelinedSeries, Window
 from outbox.posts import Interrupted, Post
 from outbox.series import AsyncSeries, HandlerTransactionError, Series
@@ -32,10 +32,7 @@ class _Book:
     calls: list[Call]
     #: Of those calls whose handler came to its end: all, or all but the last.
     outcomes: list[Outcomes] = field(default_factory=list)
-    until: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.until = time.monotonic() + _LONGEST
+    until: float = field(default_factory=lambda: time.monotonic() + _LONGEST)
 
     def go_on(self) -> bool:
         """Take another call; False: the flight is to end."""
@@ -64,7 +61,7 @@ class _Book:
         return has_ended and not isinstance(error, HandlerTransactionError)
 
 
-def make(chunk: Chunk, call: Call, books: Books, series: Series | None, post: Post) -> None:
+def make(chunk: Chunk, call: Call, books: Leases, series: Series | None, post: Post) -> None:
     """Make a call, and maybe some of those behind it; the chunk is told. Never raises."""
     if isinstance(series, PipelinedSeries) and _is_tried_again(chunk):
         _fly(chunk, call, books, series, post)
@@ -73,7 +70,7 @@ def make(chunk: Chunk, call: Call, books: Books, series: Series | None, post: Po
         chunk.note(call, handling.handle(chunk.subscription, call, books, series, post, more))
 
 
-async def make_async(chunk: Chunk, call: Call, books: Books, series: AsyncSeries | None, post: Post) -> None:
+async def make_async(chunk: Chunk, call: Call, books: Leases, series: AsyncSeries | None, post: Post) -> None:
     """Make a call with coroutines, as `make` does."""
     if isinstance(series, AsyncPipelinedSeries) and _is_tried_again(chunk):
         await _fly_async(chunk, call, books, series, post)
@@ -86,7 +83,7 @@ def _is_tried_again(chunk: Chunk) -> bool:
     return chunk.subscription.guarantee != "at-most-once"
 
 
-def _fly(chunk: Chunk, call: Call, books: Books, series: PipelinedSeries, post: Post) -> None:
+def _fly(chunk: Chunk, call: Call, books: Leases, series: PipelinedSeries, post: Post) -> None:
     book, flight, error = _Book(chunk, series.window, [call]), None, None
     try:
         with series.flight() as flight:
@@ -99,7 +96,7 @@ def _fly(chunk: Chunk, call: Call, books: Books, series: PipelinedSeries, post: 
     book.close(flight.committed if flight else 0, error)
 
 
-def _fly_one(book: _Book, books: Books, flight: Flight, post: Post) -> None:
+def _fly_one(book: _Book, books: Leases, flight: Flight, post: Post) -> None:
     subscription, call = book.chunk.subscription, book.calls[-1]
     post.take(book.chunk, call)
     post.connection = flight.connection
@@ -109,7 +106,7 @@ def _fly_one(book: _Book, books: Books, flight: Flight, post: Post) -> None:
     flight.commit(last)
 
 
-async def _fly_async(chunk: Chunk, call: Call, books: Books, series: AsyncPipelinedSeries, post: Post) -> None:
+async def _fly_async(chunk: Chunk, call: Call, books: Leases, series: AsyncPipelinedSeries, post: Post) -> None:
     book, flight, error = _Book(chunk, series.window, [call]), None, None
     try:
         async with series.flight() as flight:
@@ -124,7 +121,7 @@ async def _fly_async(chunk: Chunk, call: Call, books: Books, series: AsyncPipeli
     book.close(flight.committed if flight else 0, error)
 
 
-async def _fly_one_async(book: _Book, books: Books, flight: AsyncFlight, post: Post) -> None:
+async def _fly_one_async(book: _Book, books: Leases, flight: AsyncFlight, post: Post) -> None:
     subscription, call = book.chunk.subscription, book.calls[-1]
     post.take(book.chunk, call)
     outcomes = await handling.talk_async(subscription, call, _given(subscription, flight), post)

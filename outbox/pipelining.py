@@ -20,6 +20,7 @@ from outbox import connection as connections
 from outbox.operations import Operation
 from outbox.series import (
     COMMIT_AND_GO_ON,
+    WENT_ON,
     AsyncConnectionSeries,
     ConnectionSeries,
     HandlerTransactionError,
@@ -29,7 +30,6 @@ from outbox.series import (
 
 #: Transactions on their way at most: what is behind one that fails is made again.
 _MOST = 32
-_WENT_ON = "a statement failed and the handler went on: its transaction rolled back"
 
 
 class Flight:
@@ -185,10 +185,10 @@ def _our_errors() -> Iterator[None]:
         with connections.our_errors():
             yield
     except PipelineAborted as error:  # and the error before it? A handler met that
-        raise HandlerTransactionError(_WENT_ON) from error
+        raise HandlerTransactionError(WENT_ON) from error
 
 
 def _refuse_rolled_back(commits: Sequence[psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]]) -> None:
     """COMMIT in a transaction that failed is a silent ROLLBACK."""
     if _known(commits) < len(commits):
-        raise HandlerTransactionError(_WENT_ON)
+        raise HandlerTransactionError(WENT_ON)

@@ -30,6 +30,10 @@ from outbox.errors import OutboxError
 from outbox.operations import Operation
 
 COMMIT_AND_GO_ON = "COMMIT AND CHAIN"
+WENT_ON = (
+    "a statement failed and the handler went on: its transaction can only roll back. "
+    "Put such a statement into a savepoint (begin_nested, or connection.transaction())"
+)
 
 
 class NotBegun(OutboxError):
@@ -263,7 +267,4 @@ def refuse_failed(driver_connection: Any) -> None:
     """COMMIT in a transaction that failed is a silent ROLLBACK: the message would be done, and its effects gone."""
     info = getattr(driver_connection, "info", None)
     if getattr(info, "transaction_status", None) == TransactionStatus.INERROR:
-        raise HandlerTransactionError(
-            "a statement failed and the handler went on: its transaction can only roll back. "
-            "Put such a statement into a savepoint (begin_nested, or connection.transaction())"
-        )
+        raise HandlerTransactionError(WENT_ON)

@@ -16,6 +16,7 @@ from outbox.operations import Operation, Statement
 from outbox.pipelining import Flight, PipelinedSeries
 from outbox.series import ConnectionSeries
 from tests.library.workshop import PREAMBLE, publish, seen, wait_for_rest
+from tests.servers import PgBouncer
 from tests.shop_floor import Database, wait_for, worker
 
 INSERT = "INSERT INTO seen (what) VALUES (%s)"
@@ -223,3 +224,14 @@ def test_what_is_never_tried_again_waits_for_each_commit(
     with worker(shop.url, tmp_path, text):
         wait_for(lambda: len(seen(shop)) == 199, "all were called")
     assert sorted(map(int, calls.read_text().split())) == list(range(200))
+
+
+def test_behind_a_pooler_each_is_waited_for_and_exact(shop: Database, pgbouncer: PgBouncer, tmp_path: Path) -> None:
+    shop.execute("ALTER TABLE seen ADD CHECK (what <> 'wrong')")
+    publish(shop, "t", *range(20), "wrong", *range(20, 40))
+    with worker(pgbouncer.url(shop.name), tmp_path, app(*COLOURS[0])):
+        wait_for_rest(shop)
+    assert sorted(map(int, seen(shop))) == list(range(40))
+    with shop.connect() as db:
+        dead = db.execute("SELECT payload #>> '{}', attempt FROM outbox.dead_letter").fetchall()
+    assert dead == [("wrong", 3)]
