@@ -99,7 +99,7 @@ def test_an_actor_is_told_of_a_shutdown_and_its_message_is_tried_again(broker: P
     work.send()
     with working(broker):
         wait_for(lambda: seen, "it began")
-    assert seen == ["began", "told"]
+    assert seen[:2] == ["began", "told"]  # another thread of the same worker may try it again before that has stopped
     with working(broker):
         broker.join("default", timeout=20_000)
     assert seen == ["began", "told", "again"]
