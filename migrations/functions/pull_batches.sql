@@ -30,7 +30,9 @@ DECLARE
     low_slot smallint;
     high_slot smallint;
     expected bigint;
-    waiting numeric;  -- offsets that wait, if some of them may be too much
+    most int;
+    is_a_part boolean;  -- there may be more partitions with something new
+    waiting numeric;  -- offsets, of all these partitions
     start bigint;
     budget float8;
     owned boolean;
@@ -101,20 +103,25 @@ BEGIN
             WHERE r.subscription_id = reader.id AND r.suspect AND r.lease_id IS NULL AND r.due_at <= now
               AND NOT EXISTS (SELECT FROM outbox.lease l WHERE l.worker_id = worker AND l.suspect)
             ORDER BY r.due_at, r.partition_id, r."offset" LIMIT 1) AS suspect));
-    SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority),
-           coalesce(bool_or(n.is_filtered), false), min(n.first_slot), max(n.last_slot),
-           array_agg(n.partition_id) FILTER (WHERE n.waits)
-    INTO candidates, ends, offsets, priorities, reader.is_filtered, low_slot, high_slot, waiting_ones  -- of the moment in which the cursors were seen
-    FROM outbox.news(reader.id) AS n;
+    --    Of many partitions a few may do, if they are all alike.
+    most := CASE WHEN NOT reader.fair AND reader.on_failure IS NULL AND reader.max_backlog IS NULL THEN 64 END;
+    LOOP
+        SELECT array_agg(n.partition_id), array_agg(n.ended), array_agg(n."offset"), array_agg(n.priority),
+               coalesce(bool_or(n.is_filtered), false), min(n.first_slot), max(n.last_slot),
+               array_agg(n.partition_id) FILTER (WHERE n.waits), sum(n.ended - n."offset"), count(*) = most
+        INTO candidates, ends, offsets, priorities, reader.is_filtered, low_slot, high_slot, waiting_ones, waiting,
+             is_a_part  -- of the moment in which the cursors were seen
+        FROM outbox.news(reader.id, most) AS n;
+        EXIT WHEN is_a_part IS NOT TRUE OR waiting >= max_messages AND NOT outbox.has_priorities(reader.id);
+        most := NULL;
+    END LOOP;
+    some_are_held := coalesce(is_a_part, false);  -- if somebody else has the turns of all these, there are others
     -- where some of it is passed over, more may be read than is asked for
     max_read := CASE WHEN reader.is_filtered OR reader.ttl IS NOT NULL THEN greatest(max_messages, 1000) ELSE max_messages END;
     wanted := CASE WHEN due < max_messages THEN max_read - due ELSE 0 END;
     IF reader.fair OR priorities[1] <> priorities[cardinality(priorities)] THEN
         SELECT i.* INTO candidates, ends, offsets, priorities
         FROM outbox.in_turn(reader, max_messages, now, candidates, ends, offsets, priorities) AS i;
-    END IF;
-    IF reader.max_backlog IS NOT NULL AND reader.overflow = 'drop-oldest' THEN
-        waiting := (SELECT sum(b.waiting) FROM (SELECT unnest(ends) - unnest(offsets) AS waiting) AS b);
     END IF;
 
     -- 2. Take turns. Whose turn it is not is skipped, without writing and without drawing an xid.
@@ -137,7 +144,7 @@ BEGIN
                 some_are_held := some_are_held OR bound IS NULL;
                 CONTINUE WHEN bound IS NULL;
             END IF;
-            start := CASE WHEN waiting > reader.max_backlog
+            start := CASE WHEN reader.overflow = 'drop-oldest' AND waiting > reader.max_backlog
                           THEN outbox.kept_from(candidates[i], offsets[i], ends[i],
                                                 outbox.allotted(reader.max_backlog, i, offsets, ends, priorities))
                           ELSE offsets[i] END;

@@ -29,3 +29,6 @@ COMMENT ON COLUMN outbox.partition.backfill_for IS
 
 COMMENT ON COLUMN outbox.partition.sequence IS
     'Where offsets come from. CACHE 1 always: a cached offset could be drawn before its transaction''s xid.';
+
+-- are there any of several priorities? (asked where a pull has found many partitions)
+CREATE INDEX partition_prioritised ON outbox.partition (id) WHERE priority > 0;

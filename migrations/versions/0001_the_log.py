@@ -28,7 +28,7 @@ conditions fits_filter fits_any fits
 place_in place_of next_place unread read read_from
 add_error publish_dead_letters bury
 again_in lease_batch move_position take_turn take history_of is_expired expire_redeliveries take_due
-owns in_turn left_over spend kept_from allotted
+owns has_priorities in_turn left_over spend kept_from allotted
 pull_batches pull pause resume purge
 count_messages is_waiting replay_ranges replay
 who_gets untaken cancel edit

@@ -29,6 +29,12 @@ def bound(db: psycopg.Connection, **topic: int) -> int:
     return register(db)
 
 
+def publish_keys(db: psycopg.Connection, messages: int) -> None:
+    """Each has a key of its own, so that they lie in all partitions."""
+    keys = [str(n) for n in range(messages)]
+    db.execute("SELECT outbox.publish_many('t', %s::json[], %s)", (["0"] * messages, keys))
+
+
 def test_a_message_that_commits_after_later_offsets_is_delivered(database: Database, db) -> None:
     worker = bound(db)
     slow = database.connect()
@@ -293,6 +299,50 @@ def test_several_partitions_fill_one_pull_and_a_busy_one_starves_no_other(databa
     publish(db, "t", *(str(n) for n in range(400)))
     turns = {pull(db, "s", worker, 1)[0].partition for _ in range(40)}
     assert turns == {0, 1, 2, 3}
+
+
+def test_of_many_partitions_with_something_new_a_pull_looks_at_a_few(database: Database, db) -> None:
+    worker = bound(db, partitions=300)
+    publish_keys(db, 20_000)
+    reads = "SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relid = 'outbox.position'::regclass"
+    with database.connect() as one:
+        first = pull(one, "s", worker, 100)
+        looked = value(one, reads)
+        assert looked < 100
+        others = [pull(db, "s", worker, 100) for _ in range(20)]
+        assert {len(first), *map(len, others)} == {100}
+    rest = drain(db, "s", worker, 1_000)
+    assert len(first) + sum(map(len, others)) + len(rest) == 20_000
+
+
+def test_of_many_partitions_with_little_each_a_pull_takes_from_all(database: Database, db) -> None:
+    worker = bound(db, partitions=100)
+    publish(db, "t", *(str(n) for n in range(500)))
+    waiting = value(db, "SELECT count(DISTINCT partition_id) FROM outbox.message")
+    assert waiting > 64
+    assert len({message.partition_id for message in pull(db, "s", worker, 500)}) == waiting
+
+
+def test_a_single_high_priority_comes_first_among_many_partitions(database: Database, db) -> None:
+    worker = bound(db, partitions=300, max_priority=1)
+    publish_keys(db, 20_000)
+    for _ in range(10):
+        publish(db, "t", "high", priority=1)
+        assert payloads(pull(db, "s", worker, 1)) == ["high"]
+
+
+def test_who_finds_all_it_looked_at_taken_looks_again(database: Database, db) -> None:
+    worker = bound(db, partitions=100)
+    publish_keys(db, 10_000)
+    with database.connect() as other:
+        for partition in value(db, "SELECT array_agg(id) FROM outbox.partition"):
+            value(
+                other,
+                "SELECT pg_advisory_xact_lock(outbox.turn_lock((SELECT id FROM outbox.subscription), %s))",
+                partition,
+            )
+        rows = db.execute("SELECT topic, again_in FROM outbox.pull_batches('s', %s, 10)", (worker,)).fetchall()
+    assert rows == [("", 0.05)]
 
 
 def test_a_lease_holds_no_more_than_it_is_asked_to(database: Database, db) -> None:
