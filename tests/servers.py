@@ -59,10 +59,10 @@ class Postgres:
         subprocess.run(command, user=self.user, check=True, stdout=subprocess.DEVNULL, cwd="/")
 
     def start(self) -> None:
-        self.run("pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "start")
+        self.run("pg_ctl", "-D", self.data, "-w", "-t", 180, "-l", self.folder / "log", "start")
 
     def stop(self, mode: str = "fast") -> None:
-        self.run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
+        self.run("pg_ctl", "-D", self.data, "-w", "-t", 180, "-m", mode, "stop")
 
     def remove(self) -> None:
         self.stop("immediate")
@@ -154,7 +154,7 @@ def _give(folder: Path, user: str | None) -> None:
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Prometheus's own checks, in the root of the checkout."""
     root = Path(__file__).parent.parent
-    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, cwd=root, timeout=60)
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, cwd=root, timeout=180)
 
 
 class Prometheus:

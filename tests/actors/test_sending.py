@@ -36,7 +36,7 @@ def actor(broker: PostgresBroker, seen: list[Any]) -> dramatiq.Actor[..., None]:
 def handled(broker: PostgresBroker, seen: list[Any]) -> list[Any]:
     """What actors note of all that is there."""
     with working(broker):
-        broker.join("default", timeout=20_000)
+        broker.join("default", timeout=120_000)
     return seen
 
 
@@ -221,7 +221,7 @@ def test_lower_priorities_of_actors_and_higher_ones_of_messages_come_first(
         broker.get_actor(name).send()
     broker.get_actor("at100").send_with_options(args=("urgent",), broker_priority=9)
     with working(broker, threads=1, prefetch=1):
-        broker.join("default", timeout=20_000)
+        broker.join("default", timeout=120_000)
     assert seen[3:] == [2, 100], "0 is the highest, beyond 9 is the lowest"
     assert set(seen[:3]) == {0, -1, "urgent"}
 
@@ -236,7 +236,7 @@ def test_a_delayed_message_waits_in_the_database_and_comes_at_its_time(
     assert broker.count("default").delayed == 2
     with working(broker) as worker:
         assert [*worker.consumers] == ["default"], "no thread, and no memory, for delayed ones"
-        broker.join("default", timeout=20_000)
+        broker.join("default", timeout=120_000)
     assert seen == [1, 2]
     due = "SELECT max(published_at) - min(published_at) BETWEEN '0.3 s' AND '10 s' FROM outbox.message"
     assert one_database.value(due)

@@ -66,17 +66,17 @@ def test_workers_that_are_killed_double_no_effects_and_lose_none(
     enough = threading.Event()
     workers = [WorkerProcess(shop.url, tmp_path, app_of(guarantee), "--timeout", "2")]
     try:
-        wait_for(lambda: len(seen(shop)) >= len(HISTORY) and at_rest(shop), "the history", 60)
+        wait_for(lambda: len(seen(shop)) >= len(HISTORY) and at_rest(shop), "the history")
         publisher = threading.Thread(target=publish_live, args=(shop, live, enough))
         publisher.start()
         assert replay(shop) == Replayed(len(RANGE), 0)
         for more in (60, 200, 400):
-            wait_for(lambda more=more: len(seen(shop)) > len(HISTORY) + more, "some more messages", 60)
+            wait_for(lambda more=more: len(seen(shop)) > len(HISTORY) + more, "some more messages")
             workers[-1].kill()
             workers.append(WorkerProcess(shop.url, tmp_path, app_of(guarantee), "--timeout", "2"))
         enough.set()
         publisher.join()
-        wait_for(lambda: len(seen(shop)) >= len(HISTORY) + len(live) + len(RANGE) and at_rest(shop), "all of it", 90)
+        wait_for(lambda: len(seen(shop)) >= len(HISTORY) + len(live) + len(RANGE) and at_rest(shop), "all of it")
         assert workers[-1].stop() == 0
     finally:
         enough.set()

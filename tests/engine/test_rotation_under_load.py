@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.shop_floor import Database, drain, payloads, publish, pull, register, settle, subscribe, value, wait_for
+from tests.shop_floor import (
+    PATIENCE,
+    Database,
+    drain,
+    payloads,
+    publish,
+    pull,
+    register,
+    settle,
+    subscribe,
+    value,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +53,7 @@ class Background(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self.join(20)
+        self.join(PATIENCE)
         if self.error is not None:
             raise self.error
 

@@ -124,12 +124,12 @@ class Story:
 
     def wait_until_firing(self, *names: str) -> None:
         try:
-            wait_for(lambda: set(names) <= self.firing(), f"firing: {names}", 90)
+            wait_for(lambda: set(names) <= self.firing(), f"firing: {names}")
         except AssertionError as error:
             raise AssertionError(f"{error}; firing are {self.firing()}") from None
 
     def wait_until_quiet(self, *names: str) -> None:
-        wait_for(lambda: not set(names) & self.firing(), f"not firing any more: {names}", 90)
+        wait_for(lambda: not set(names) & self.firing(), f"not firing any more: {names}")
 
     def series(self, expr: str) -> list[dict[str, Any]]:
         """What an expression gave over the whole story."""

@@ -31,7 +31,7 @@ def test_who_is_cancelled_when_a_connection_comes_ends_all_the_same(
                 return given
 
             monkeypatch.setattr(pool_async.WaitingClient, "set", give_and_cancel)
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=60)
         await database.close()
         return task
 

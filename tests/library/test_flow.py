@@ -190,7 +190,7 @@ def test_a_worker_whose_handler_becomes_slow_gives_back_what_is_too_much(shop: D
         (tmp_path / "slow").touch()
         wait_for(lambda: shop.value(in_hand) < 20, "it gave them back")
         (tmp_path / "slow").unlink()
-        wait_for(lambda: at_rest(shop), "all is handled", 60)
+        wait_for(lambda: at_rest(shop), "all is handled")
     assert sorted(map(int, seen(shop))) == list(range(5000))
 
 

@@ -135,8 +135,8 @@ def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
 def answer(message, connection: psycopg.Connection): app.reply(connection, message, fib(message.payload))
 """
     with worker(shop.url, tmp_path, server), shop.connect() as db:
-        replies = [Outbox().request(db, "rpc", n, timeout=timedelta(seconds=30)).payload for n in (1, 10, 20)]
-        assert outbox(shop.url, "request", "rpc", "15", "--timeout", "30").stdout == "610\n"
+        replies = [Outbox().request(db, "rpc", n, timeout=timedelta(seconds=60)).payload for n in (1, 10, 20)]
+        assert outbox(shop.url, "request", "rpc", "15", "--timeout", "60").stdout == "610\n"
     assert replies == [1, 55, 6765]
 
 

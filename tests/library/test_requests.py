@@ -33,9 +33,9 @@ from tests.library.test_publish import SYNC
 from tests.library.test_roles import Users, refused, users  # noqa: F401  # a fixture
 from tests.library.workshop import PREAMBLE, seen, wait_for_rest
 from tests.servers import PgBouncer
-from tests.shop_floor import Database, Later, WorkerProcess, outbox, wait_for, worker
+from tests.shop_floor import PATIENCE, Database, Later, WorkerProcess, outbox, wait_for, worker
 
-SECONDS = timedelta(seconds=30)
+SECONDS = timedelta(seconds=60)
 
 #: Answers with the square, in the handler's transaction.
 SQUARES = f"""{PREAMBLE}
@@ -76,7 +76,7 @@ class Asking(threading.Thread):
             self.outcome = error
 
     def result(self) -> Any:
-        self.join(60)
+        self.join(2 * PATIENCE)
         assert not self.is_alive(), "it waits for ever"
         return self.outcome
 
@@ -546,10 +546,10 @@ def test_a_publisher_asks_and_reads_nothing_but_replies(shop: Database, users: U
 
 def test_the_command_prints_the_reply(shop: Database, tmp_path: Path) -> None:
     with worker(shop.url, tmp_path, SQUARES):
-        done = outbox(shop.url, "request", "square", "12", "--timeout", "30")
+        done = outbox(shop.url, "request", "square", "12", "--timeout", "60")
         assert (done.stdout, done.returncode) == ("144\n", 0)
         assert '"payload": 144' in outbox(shop.url, "request", "square", "-", "--json", input="12").stdout
-        failed = outbox(shop.url, "request", "square", '"x"', "--timeout", "30")
+        failed = outbox(shop.url, "request", "square", '"x"', "--timeout", "60")
         assert (failed.returncode, failed.stdout) == (1, "")
         assert failed.stderr == "outbox: the request on 'square' failed: not a number\n"
     late = outbox(shop.url, "request", "square", "12", "--timeout", "0.05")

@@ -54,7 +54,7 @@ TWICE = Retries(first=timedelta(milliseconds=20), longest=timedelta(milliseconds
 """
     publish(shop, "t", *range(5), "hangs", *range(5, 10))
     with worker(shop.url, tmp_path, app, "--timeout", "3", "--grace", "5") as process:
-        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter"), "the dead letter", 60)
+        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter"), "the dead letter")
         wait_for_rest(shop)
         publish(shop, "t", 10)
         wait_for(lambda: "10" in seen(shop), "the worker at work again")
@@ -168,7 +168,7 @@ async def handle(message):
 """
     publish(shop, "t", 1, "blocks", 2)
     with worker(shop.url, tmp_path, app, "--timeout", "1.5"):
-        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter"), "the dead letter", 60)
+        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter"), "the dead letter")
         wait_for_rest(shop)
     assert set(seen(shop)) == {"1", "2"}
     assert shop.value("SELECT array_agg(payload #>> '{}') FROM outbox.dead_letter") == ["blocks"]
@@ -189,7 +189,7 @@ def test_a_worker_that_was_asked_to_stop_is_not_replaced(
     publish(shop, "t", 1)
     with worker(shop.url, tmp_path, app, "--timeout", "3", "--grace", "20", "--loop", loop) as process:
         wait_for(lambda: seen(shop), "the handler at work")
-        assert process.stop(seconds=25) == 0
+        assert process.stop() == 0
         assert process.log.count("worker started") == 1
 
 

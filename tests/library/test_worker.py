@@ -8,7 +8,7 @@ import pytest
 from outbox import Outbox
 from tests.library.workshop import PREAMBLE, at_rest, publish, seen, wait_for_rest
 from tests.servers import PgBouncer
-from tests.shop_floor import Database, WorkerProcess, outbox, value, wait_for, worker
+from tests.shop_floor import PATIENCE, Database, WorkerProcess, outbox, value, wait_for, worker
 
 HANDLERS = {
     "a function": "def handle(message): note(message.payload)",
@@ -257,7 +257,7 @@ def test_a_worker_can_be_stopped_while_its_database_is_away(tmp_path: Path) -> N
     process = WorkerProcess("postgresql://postgres@127.0.0.1:1/nothing", tmp_path, app)
     try:
         process.wait_for_line("database away")
-        assert process.stop(seconds=15) == 0
+        assert process.stop(seconds=60) == 0
     finally:
         process.kill()
 
@@ -279,7 +279,7 @@ def handle(message):
         process.process.send_signal(signal.SIGTERM)
         process.wait_for_line("worker stopped")
         (tmp_path / "go-on").touch()
-        assert process.process.wait(20) == 0
+        assert process.process.wait(PATIENCE) == 0
         assert process.log.count("unfinished=0") == 2
     assert seen(shop) == ["began", "ended"]
 
@@ -299,7 +299,7 @@ def handle(message):
         process.process.send_signal(signal.SIGTERM)
         process.wait_for_line("stopping")
         (tmp_path / "go-on").touch()
-        assert process.process.wait(20) == 0
+        assert process.process.wait(PATIENCE) == 0
     assert seen(shop) == ["began 0", "ended 0"]
     assert shop.value("SELECT count(*) FROM outbox.worker WHERE retired_at IS NULL") == 0
     with worker(shop.url, tmp_path, app.replace("began {message", "began {message.attempt} {message")):
@@ -404,7 +404,7 @@ def handle(message):
         process.process.send_signal(signal.SIGTERM)
         process.wait_for_line("stopping")
         (tmp_path / "go-on").touch()
-        assert process.process.wait(20) == 0
+        assert process.process.wait(PATIENCE) == 0
     assert seen(shop) == [str(n) for n in range(10)]
 
 

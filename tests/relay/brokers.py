@@ -67,7 +67,7 @@ class Broker:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        wait_for(self.is_ready, f"{type(self).__name__} listens", 90)
+        wait_for(self.is_ready, f"{type(self).__name__} listens")
 
     def is_ready(self) -> bool:
         assert self.process is not None

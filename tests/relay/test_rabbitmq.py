@@ -48,7 +48,7 @@ def test_a_message_that_is_refused_parks_its_key_and_others_go_on(
             found.extend(peer.drain(f"{peer.name}.k0"))
             return settled(one_database)
 
-        wait_for(rest, "all of them", 60)
+        wait_for(rest, "all of them")
         found.extend(peer.drain(f"{peer.name}.k0"))
     check_ledger(others, range(1, 20, 2), keys=2)
     check_ledger(peer.numbers(found), range(0, 20, 2), keys=2)

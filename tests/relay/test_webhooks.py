@@ -14,7 +14,7 @@ from outbox import Outbox
 from tests.relay.receiver import Receiver
 from tests.relay.running import check_ledger, publish, relaying, send_probe, settled, wait_until_settled
 from tests.servers import free_port
-from tests.shop_floor import Database, outbox, wait_for
+from tests.shop_floor import PATIENCE, Database, outbox, wait_for
 
 OLD, NEW = ("whsec_" + base64.b64encode(letter * 24).decode() for letter in (b"o", b"n"))
 SECRETS = {"OLD_SECRET": OLD, "NEW_SECRET": NEW}
@@ -194,7 +194,7 @@ def test_a_stop_waits_for_what_is_on_its_way_and_gives_the_rest_back(
         process.process.send_signal(signal.SIGTERM)
         process.wait_for_line("stopping")
         receiver.flow.set()
-        assert process.process.wait(20) == 0
+        assert process.process.wait(PATIENCE) == 0
     assert receiver.bodies() == [b"0"]
     charged = one_database.value("SELECT coalesce(max(attempt), 0) FROM outbox.redelivery")
     assert charged <= 1
