@@ -138,6 +138,16 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
     return found
 
 
+def at_rest(database: Database) -> bool:
+    """Nothing to deliver, nothing in hand, nothing waiting for another try.
+
+    In one snapshot: between two looks a message may go from where it is looked for next to where it was looked for.
+    What at-most-once has handed out shows nowhere, though its handler may still be at work.
+    """
+    busy = " OR ".join(f"EXISTS (SELECT FROM outbox.{what})" for what in ("lag WHERE lag > 0", "lease", "redelivery"))
+    return not database.value(f"SELECT {busy}")
+
+
 class Later:
     """A statement that runs in a thread of its own, since it may have to wait."""
 

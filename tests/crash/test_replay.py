@@ -11,8 +11,8 @@ import pytest
 
 from outbox import Outbox
 from outbox.replay import Replayed
-from tests.library.workshop import PREAMBLE, at_rest, seen
-from tests.shop_floor import Database, WorkerProcess, wait_for
+from tests.library.workshop import PREAMBLE, seen
+from tests.shop_floor import Database, WorkerProcess, at_rest, wait_for
 
 HISTORY, RANGE = range(600), range(200, 400)
 

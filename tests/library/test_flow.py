@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from outbox import BacklogFull, Binding, InvalidDeclaration, InvalidMessage, NewMessage, Outbox
-from tests.library.workshop import PREAMBLE, at_rest, publish, seen
-from tests.shop_floor import Database, outbox, value, wait_for, worker
+from tests.library.workshop import PREAMBLE, publish, seen
+from tests.shop_floor import Database, at_rest, outbox, value, wait_for, worker
 
 IN_TRANSACTION = """def handle(message, connection: psycopg.Connection):
     connection.execute("INSERT INTO seen (what) VALUES (%s)", (str(message.payload),))

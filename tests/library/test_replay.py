@@ -30,6 +30,7 @@ from tests.shop_floor import (
     PATIENCE,
     ROOT,
     Database,
+    at_rest,
     drain,
     environment,
     outbox,
@@ -274,13 +275,8 @@ def test_a_time_range_is_replayed_while_live_messages_flow(shop: Database, tmp_p
                 live.append(1_000 + len(live))
                 Outbox().publish(connection, "t", live[-1], key=str(live[-1] % 20))
 
-    def settled() -> bool:
-        return not any(
-            shop.value(f"SELECT count(*) FROM outbox.{what}") for what in ("lag WHERE lag > 0", "lease", "redelivery")
-        )
-
     with worker(shop.url, tmp_path, APP, "--processes", "2"):
-        wait_for(lambda: len(seen(shop)) == len(history) and settled(), "the history")
+        wait_for(lambda: len(seen(shop)) == len(history) and at_rest(shop), "the history")
         publisher = threading.Thread(target=publish_live)
         publisher.start()
         wait_for(lambda: len(seen(shop)) > len(history) + 50, "live messages")
@@ -288,7 +284,7 @@ def test_a_time_range_is_replayed_while_live_messages_flow(shop: Database, tmp_p
         assert "replayed: 200, skipped: 0" in done.stdout, done.stderr
         enough.set()
         publisher.join()
-        wait_for(lambda: len(seen(shop)) >= len(history) + len(live) + 200 and settled(), "all of it")
+        wait_for(lambda: len(seen(shop)) >= len(history) + len(live) + 200 and at_rest(shop), "all of it")
     assert Counter(map(int, seen(shop))) == Counter([*history, *live, *range(200, 400)])
     noted = shop.value("SELECT array_agg(what::int ORDER BY what::int) FROM noted")
     assert noted == [*history, *live]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from outbox import Outbox
-from tests.library.workshop import PREAMBLE, at_rest, publish, seen, wait_for_rest
+from tests.library.workshop import PREAMBLE, publish, seen, wait_for_rest
 from tests.servers import PgBouncer
-from tests.shop_floor import PATIENCE, Database, WorkerProcess, outbox, value, wait_for, worker
+from tests.shop_floor import PATIENCE, Database, WorkerProcess, at_rest, outbox, value, wait_for, worker
 
 HANDLERS = {
     "a function": "def handle(message): note(message.payload)",

@@ -18,8 +18,8 @@ from outbox.relay.kafka import Topic
 from outbox.relay.target import Outcome, Unavailable
 from tests.relay.mocked import PRODUCE
 from tests.relay.peers import KafkaPeer, MockPeer
-from tests.relay.running import came_in, check_ledger, publish, relaying, settled, wait_until_settled
-from tests.shop_floor import Database, wait_for
+from tests.relay.running import came_in, check_ledger, publish, relaying, wait_until_settled
+from tests.shop_floor import Database, at_rest, wait_for
 
 PEER = "librdkafka"
 on_tansu = pytest.mark.parametrize("peer", ["kafka"], indirect=True)
@@ -170,6 +170,6 @@ def test_what_goes_out_to_kafka_comes_back_in_once(one_database: Database, tmp_p
     with relaying(one_database.url, tmp_path, text) as process:
         came = "SELECT count(*) FROM outbox.history WHERE topic = 'in.orders'"
         wait_for(lambda: one_database.value(came) == 200, "all of them")
-        wait_for(lambda: settled(one_database), "all settled")
+        wait_for(lambda: at_rest(one_database), "all settled")
         assert process.stop() == 0
     assert one_database.value(f"{came} AND key IS NOT NULL") == 200

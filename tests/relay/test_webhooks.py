@@ -12,9 +12,9 @@ from standardwebhooks import Webhook as Verifier
 
 from outbox import Outbox
 from tests.relay.receiver import Receiver
-from tests.relay.running import check_ledger, publish, relaying, send_probe, settled, wait_until_settled
+from tests.relay.running import check_ledger, publish, relaying, send_probe, wait_until_settled
 from tests.servers import free_port
-from tests.shop_floor import PATIENCE, Database, outbox, wait_for
+from tests.shop_floor import PATIENCE, Database, at_rest, outbox, wait_for
 
 OLD, NEW = ("whsec_" + base64.b64encode(letter * 24).decode() for letter in (b"o", b"n"))
 SECRETS = {"OLD_SECRET": OLD, "NEW_SECRET": NEW}
@@ -219,7 +219,7 @@ def test_definitions_are_read_anew_and_nothing_is_lost(
             process.process.send_signal(signal.SIGHUP)
             process.wait_for_line("worker started", 2)
             publish(one_database, "orders.placed", range(400, 440))
-            wait_for(lambda: settled(one_database) and len(second.bodies() + receiver.bodies()) == 880, "both")
+            wait_for(lambda: at_rest(one_database) and len(second.bodies() + receiver.bodies()) == 880, "both")
             assert process.stop() == 0
         check_ledger(arrived(receiver) + arrived(second), range(440))
         check_ledger(arrived(second, "/hook/other"), range(440))
