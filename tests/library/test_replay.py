@@ -231,6 +231,8 @@ def test_a_replay_that_is_interrupted_says_how_to_go_on(shop: Database, db) -> N
         env=environment(shop.url), cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for(lambda: value(db, "SELECT count(*) FROM outbox.redelivery") == 1_990, "two portions")
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
+    wait_for(lambda: value(db, blocked) == 1, "the third waits")
     process.send_signal(signal.SIGINT)
     blocker.rollback()
     said = process.communicate(timeout=PATIENCE)[0]
