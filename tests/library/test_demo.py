@@ -21,9 +21,9 @@ def test_the_demo_tells_its_story_on_an_embedded_postgres(tmp_path: Path) -> Non
     assert result.returncode == 0, result.stdout + result.stderr
     waited = re.search(r"Accounting is back: (\d+) orders have waited", result.stdout)
     assert waited is not None
-    assert int(waited[1]) > 50, "accounting was not down"
+    assert int(waited[1]) > 20, "accounting was not down"
     taken, booked, mails, mailed, contacts = re.findall(r"\d+", ledger_line(result.stdout))
-    assert int(taken) > 300
+    assert int(taken) > int(waited[1])
     assert taken == booked == mails == mailed == contacts
     assert "nothing lost, nothing doubled" in result.stdout
     assert not list(tmp_path.glob(".outbox-demo/postgres/postmaster.pid")), "the server was left running"

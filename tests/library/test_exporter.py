@@ -32,7 +32,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(url: str, **more: int) -> Series:
-    registry, collector = CollectorRegistry(), DatabaseCollector(url, **more)
+    registry, collector = CollectorRegistry(), DatabaseCollector(url, **{"timeout": 60, **more})
     registry.register(collector)
     text = generate_latest(registry).decode()
     collector.close()

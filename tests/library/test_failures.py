@@ -219,7 +219,7 @@ def handle(message, connection: psycopg.Connection):
     redrives = [
         threading.Thread(target=redrive, args=(Filter(**which),)) for which in ({}, {}, {"error_class": "Timeout"})
     ]
-    processes = [WorkerProcess(shop.url, tmp_path, app, "--processes", "2", "--timeout", "2") for _ in range(2)]
+    processes = [WorkerProcess(shop.url, tmp_path, app, "--processes", "2", "--timeout", "5") for _ in range(2)]
     try:
         for process in processes:
             process.wait_for_line("worker started")

@@ -37,10 +37,10 @@ def work(message):
 """
     with shop.connect() as db:
         Outbox().publish(db, "work", "slow")
-    one = WorkerProcess(shop.url, tmp_path, app, "--timeout", "1", more={"NAME": "one"})
+    one = WorkerProcess(shop.url, tmp_path, app, "--timeout", "5", more={"NAME": "one"})
     try:
         wait_for(lambda: seen(shop) == ["one took slow"], "the first worker has it")
-        two = WorkerProcess(shop.url, tmp_path, app, "--timeout", "1", more={"NAME": "two"})
+        two = WorkerProcess(shop.url, tmp_path, app, "--timeout", "5", more={"NAME": "two"})
         try:
             with shop.connect() as db:
                 Outbox().publish_many(db, "work", [str(number) for number in range(5)])

@@ -413,7 +413,7 @@ class Following:
 
     @property
     def payloads(self) -> list[Any]:
-        return [json.loads(line)["payload"] for line in self.path.read_text().splitlines()]
+        return [json.loads(line)["payload"] for line in self.path.read_text().split("\n")[:-1]]
 
     def end(self, number: int) -> tuple[int, str]:
         self.process.send_signal(number)
