@@ -68,7 +68,7 @@ def test_a_time_limit_that_strikes_in_the_middle_of_a_send_leaves_the_broker_who
 ) -> None:
     note = dramatiq.actor(seen.append, actor_name="note", queue_name="notes")
 
-    @dramatiq.actor(max_retries=0, time_limit=300)
+    @dramatiq.actor(max_retries=0, time_limit=1000)
     def send_for_ever() -> None:
         while True:
             note.send(1)
@@ -139,7 +139,7 @@ def test_pipelines_hand_results_on_and_the_next_step_commits_with_the_settlement
         return a + b
 
     steps = pipeline([add.message(1, 2), add.message(3), add.message_with_options(args=(4,), delay=50)]).run()
-    assert steps.get_result(block=True) == 10
+    assert steps.get_result(block=True, timeout=120_000) == 10
     assert [*steps.get_results()] == [3, 6, 10]
     broker.join("default", timeout=120_000)
     assert one_database.value("SELECT count(*) FROM outbox.message") == 3
@@ -179,7 +179,7 @@ def test_results_tell_of_failure(broker: PostgresBroker, worker: Worker, results
         raise RuntimeError("so it is")
 
     with pytest.raises(ResultFailure, match="actor raised RuntimeError: so it is"):
-        fail.send().get_result(block=True)
+        fail.send().get_result(block=True, timeout=120_000)
     broker.join("default", timeout=120_000, fail_fast=False)
 
 
