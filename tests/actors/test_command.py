@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import urllib.request
 from pathlib import Path
 
@@ -105,20 +104,19 @@ def test_sighup_replaces_the_workers_and_nothing_is_lost_or_repeated(
 def test_a_process_that_is_killed_in_the_middle_of_a_message_is_found_at_once_and_nobody_is_charged(
     one_database: Database, tmp_path: Path, app: dramatiq.Actor[..., None]
 ) -> None:
-    """The others need not wait for its silence, which takes 30 seconds."""
+    """The others need not wait for its silence, which would take an hour."""
+    patient = APPLICATION.replace("PostgresBroker()", "PostgresBroker(timeout=timedelta(hours=1))")
+    (tmp_path / "app.py").write_text(f"from datetime import timedelta\n{patient}")
     app.send("slow", 6.0)
     for number in range(20):
         app.send(number, 0.01)
     with command(one_database, tmp_path, "app", 1, 1) as started:
         wait_for(lambda: count(one_database, "slow began") == 1, "it is at work")
-        held = one_database.value("SELECT sum(messages) FROM outbox.in_flight")
-        killed_at = time.monotonic()
         assert started.kill() == 1
         started.process.wait(PATIENCE)
     with command(one_database, tmp_path, "app", 2, 2):
         wait_for(lambda: one_database.value("SELECT count(*) FROM done WHERE what = 'slow began'") == 2, "again")
         wait_for(lambda: count(one_database, "__") + count(one_database, "_") == 20, "all others")
-        assert time.monotonic() - killed_at < 30 or held == 0
         assert one_database.value("SELECT coalesce(max(attempt), 1) FROM outbox.redelivery") == 1, "nobody is charged"
     assert one_database.value("SELECT count(*) FROM outbox.dead_letter") == 0
 

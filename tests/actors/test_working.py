@@ -190,6 +190,14 @@ def test_a_worker_that_stops_gives_back_what_it_has_not_begun(
 ) -> None:
     began, go_on = threading.Event(), threading.Event()
 
+    def wait_until_stopped(worker: Worker) -> None:
+        wait_for(lambda: not any(thread.running for thread in worker.workers), "its threads are told")
+        go_on.set()
+
+    class GoOn(dramatiq.Middleware):
+        def before_worker_shutdown(self, broker: Any, worker: Worker) -> None:
+            threading.Thread(target=wait_until_stopped, args=(worker,)).start()
+
     @dramatiq.actor
     def wait(number: int) -> None:
         began.set()
@@ -201,8 +209,8 @@ def test_a_worker_that_stops_gives_back_what_it_has_not_begun(
     with working(broker, threads=1):
         assert began.wait(PATIENCE)
         wait_for(lambda: broker.count("default").in_flight >= 2, "messages prefetched")
-        threading.Timer(0.1, go_on.set).start()
-    assert 1 <= len(seen) < 20
+        broker.add_middleware(GoOn())
+    assert len(seen) == 1
     counts = broker.count("default")
     assert (counts.in_flight, counts.unfinished) == (0, 20 - len(seen))
     assert one_database.value("SELECT count(*) FROM outbox.redelivery WHERE attempt > 1 OR suspect") == 0
