@@ -337,7 +337,7 @@ def test_a_paused_subscription_waits_in_kafka(books: Database, tmp_path: Path, m
     with worker(books.url, tmp_path, EXACTLY_ONCE.format(more=""), *feeding(mock, name)) as process:
         wait_for(lambda: count(books) == 10, "the first")
         assert outbox(books.url, "pause", "books").returncode == 0
-        time.sleep(1.5)  # until it has seen that; nothing tells us
+        process.wait_for_line("feed paused")
         send(mock, name, range(10, 30))
         time.sleep(1.5)  # nothing is to happen
         assert count(books) == 10
