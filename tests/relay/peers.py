@@ -123,7 +123,7 @@ class Peer:
 
 class RabbitPeer(Peer):
     scheme = "amqp"
-    fields = (*Peer.fields, 'timeout = "2s"')
+    fields = (*Peer.fields, 'timeout = "5s"')
     server: RabbitMQ
 
     def __init__(self, *arguments: Any) -> None:
@@ -223,7 +223,7 @@ class KafkaPeer(Peer):
     _linger = 1.0
 
     scheme = "kafka"
-    fields = (*Peer.fields, 'timeout = "3s"')
+    fields = (*Peer.fields, 'timeout = "5s"')
     follower = ('group = "follower"',)
     server: Tansu | MockCluster
 
@@ -332,7 +332,7 @@ class MockPeer(KafkaPeer):
 
 class StompPeer(Peer):
     scheme = "stomp"
-    fields = (*Peer.fields, 'timeout = "2s"')
+    fields = (*Peer.fields, 'timeout = "5s"')
     server: ActiveMQ
 
     def __init__(self, *arguments: Any) -> None:
@@ -419,7 +419,7 @@ class Listener(stomp.ConnectionListener):  # type: ignore[misc]  # the package h
 
 class NatsPeer(Peer):
     scheme = "nats"
-    fields = (*Peer.fields, 'timeout = "2s"')
+    fields = (*Peer.fields, 'timeout = "5s"')
     knows_ids = True
     server: Nats
 
@@ -486,7 +486,7 @@ class HookPeer(Peer):
     """A receiver of webhooks; it is of one test."""
 
     scheme = "http"
-    fields = (*Peer.fields, "allow_private = true", 'timeout = "2s"')
+    fields = (*Peer.fields, "allow_private = true", 'timeout = "5s"')
     charges = True
     server: Receiver
 

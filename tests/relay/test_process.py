@@ -78,7 +78,10 @@ def test_a_source_that_can_t_publish_does_not_outlast_the_grace_time(
         wait_for(lambda: len(came_in(one_database)) == 10, "all of them")
         connection.execute("SELECT outbox.lock_source('in', partition) FROM outbox.source_position")
         peer.send(range(10, 20))
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'"
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory' "
+            "AND datname = current_database()"
+        )
         wait_for(lambda: one_database.value(waits) == 1, "it waits")
         assert process.stop() == 0
     connection.rollback()

@@ -272,15 +272,15 @@ def test_metrics_say_what_was_delivered(one_database: Database, tmp_path: Path, 
     listen = f"127.0.0.1:{free_port()}"
     with relaying(one_database.url, tmp_path, definition(receiver.url), "--metrics", listen):
         wait_until_settled(one_database)
-        found = wait_for(lambda: scrape(listen), "the metrics")
-    assert 'outbox_relay_delivered_total{outcome="delivered",relay="hook"} 10.0' in found
+        delivered = 'outbox_relay_delivered_total{outcome="delivered",relay="hook"} 10.0'
+        found = wait_for(lambda: delivered in (page := scrape(listen)) and page, "the metrics")  # a moment later
     assert 'outbox_relay_circuit_open{relay="hook"} 0.0' in found
     assert 'outbox_relay_delivery_seconds_bucket{le="+Inf",relay="hook"}' in found
 
 
 def scrape(listen: str) -> str:
     host, port = listen.split(":")
-    with socket.create_connection((host, int(port)), 5) as connection:
+    with socket.create_connection((host, int(port)), 60) as connection:
         connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         answer = b""
         while part := connection.recv(65536):
