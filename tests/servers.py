@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import urllib.parse
 import urllib.request
 import warnings
@@ -103,6 +104,11 @@ server_login_retry = 1
             cwd="/",
             stderr=subprocess.DEVNULL,
         )
+        until = time.monotonic() + 60
+        while not listens(self.port):
+            assert self.process.poll() is None, "PgBouncer has ended"
+            assert time.monotonic() < until, "PgBouncer does not listen"
+            time.sleep(0.02)
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -133,6 +139,15 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def listens(port: int) -> bool:
+    """Is there somebody at a port?"""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _user_for_servers() -> str | None:
