@@ -19,7 +19,9 @@ HISTORY, RANGE = range(600), range(200, 400)
 
 def app_of(guarantee: str) -> str:
     return f"""{PREAMBLE}
-@app.subscribe("s", "t", guarantee={guarantee!r}, concurrency=4, retries=SOON)
+OFTEN = Retries(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=20), max_attempts=100)
+
+@app.subscribe("s", "t", guarantee={guarantee!r}, concurrency=4, retries=OFTEN)
 def handle(message, connection: psycopg.Connection):
     connection.execute("INSERT INTO seen (what) VALUES (%s)", (str(message.payload),))
     if message.payload % 10 == 0 and message.attempt == 1:
