@@ -340,9 +340,9 @@ class Worker:
     async def _end(self, consuming: list[asyncio.Task[None]]) -> None:
         """The order matters: nothing new, then what is under way, then its settlement, then the rest goes to others."""
         sd_notify.notify("STOPPING=1")
-        log(logging.INFO, "stopping", worker=self.id, handling=self._handling)
         for consumer in self._consumers:
             consumer.stop()
+        log(logging.INFO, "stopping", worker=self.id, handling=self._handling)
         await self._wait_for_handlers()
         for consumer in self._consumers:
             consumer.finish()

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import urllib.parse
 import urllib.request
 import warnings
@@ -59,10 +60,10 @@ class Postgres:
         subprocess.run(command, user=self.user, check=True, stdout=subprocess.DEVNULL, cwd="/")
 
     def start(self) -> None:
-        self.run("pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "start")
+        self.run("pg_ctl", "-D", self.data, "-w", "-t", 180, "-l", self.folder / "log", "start")
 
     def stop(self, mode: str = "fast") -> None:
-        self.run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
+        self.run("pg_ctl", "-D", self.data, "-w", "-t", 180, "-m", mode, "stop")
 
     def remove(self) -> None:
         self.stop("immediate")
@@ -103,6 +104,11 @@ server_login_retry = 1
             cwd="/",
             stderr=subprocess.DEVNULL,
         )
+        until = time.monotonic() + 60
+        while not listens(self.port):
+            assert self.process.poll() is None, "PgBouncer has ended"
+            assert time.monotonic() < until, "PgBouncer does not listen"
+            time.sleep(0.02)
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -135,6 +141,15 @@ def free_port() -> int:
             return port
 
 
+def listens(port: int) -> bool:
+    """Is there somebody at a port?"""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 def _user_for_servers() -> str | None:
     """Postgres does not run as root."""
     if os.geteuid() != 0:
@@ -154,7 +169,7 @@ def _give(folder: Path, user: str | None) -> None:
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Prometheus's own checks, in the root of the checkout."""
     root = Path(__file__).parent.parent
-    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, cwd=root, timeout=60)
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, cwd=root, timeout=180)
 
 
 class Prometheus:

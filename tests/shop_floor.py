@@ -18,6 +18,8 @@ import psycopg
 from tests.servers import Postgres
 
 ROOT = Path(__file__).parent.parent
+#: Seconds after which what does not come hangs: no promise about how fast anything is, on a machine that may stall.
+PATIENCE = 120.0
 
 
 class Pulled(NamedTuple):
@@ -126,7 +128,7 @@ def drain(db: psycopg.Connection[Any], subscription: str, worker: int, limit: in
     raise AssertionError(f"no end of messages, the last: {found[-3:]}")
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     """Wait until a condition holds and return its value; fail with what was waited for."""
     until = time.monotonic() + seconds
     while not (found := condition()):
@@ -134,6 +136,16 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> An
             raise AssertionError(f"waited {seconds:.0f} s in vain for: {what}")
         time.sleep(0.02)
     return found
+
+
+def at_rest(database: Database) -> bool:
+    """Nothing to deliver, nothing in hand, nothing waiting for another try.
+
+    In one snapshot: between two looks a message may go from where it is looked for next to where it was looked for.
+    What at-most-once has handed out shows nowhere, though its handler may still be at work.
+    """
+    busy = " OR ".join(f"EXISTS (SELECT FROM outbox.{what})" for what in ("lag WHERE lag > 0", "lease", "redelivery"))
+    return not database.value(f"SELECT {busy}")
 
 
 class Later:
@@ -159,7 +171,7 @@ class Later:
         return self
 
     def join(self) -> Any:
-        self._thread.join(20)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "it waits for ever"
         return self.result
 
@@ -181,7 +193,7 @@ def outbox(
         input=input,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -219,14 +231,14 @@ class CommandProcess:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
-    def wait_for_line(self, text: str, times: int = 1, seconds: float = 30) -> None:
+    def wait_for_line(self, text: str, times: int = 1, seconds: float = PATIENCE) -> None:
         def there() -> bool:
             assert self.log.count(text) >= times or self.process.poll() is None, f"it ended:\n{self.log}"
             return self.log.count(text) >= times
 
         wait_for(there, f"{text!r} in {self.log_path}", seconds)
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 40) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
         """Send a signal and wait for the end; returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(seconds)

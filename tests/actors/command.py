@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.shop_floor import ROOT, Database, wait_for
+from tests.shop_floor import PATIENCE, ROOT, Database, wait_for
 
 READY = "Worker process is ready for action."
 
@@ -57,14 +57,14 @@ class Command:
     def stop(self) -> int:
         """SIGTERM, and wait for its end; returns its exit code."""
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE)
 
     def end(self) -> None:
         """Whatever is left of it."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(20)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()

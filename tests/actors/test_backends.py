@@ -56,7 +56,7 @@ def test_a_result_is_waited_for_and_no_longer_than_was_said(results: ResultsBack
         results.get_result(message(), block=True, timeout=50)
     timer = threading.Timer(0.2, results.store_result, (message(), None, 60_000))
     timer.start()
-    assert results.get_result(message(), block=True, timeout=20_000) is None
+    assert results.get_result(message(), block=True, timeout=120_000) is None
     timer.join()
 
 

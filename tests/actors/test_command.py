@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import urllib.request
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from outbox.dramatiq import PostgresBroker
 from tests.actors.command import command
 from tests.crash.actors import strike
 from tests.servers import free_port
-from tests.shop_floor import Database, wait_for
+from tests.shop_floor import PATIENCE, Database, wait_for
 
 APPLICATION = """
 import os, time
@@ -64,7 +63,7 @@ def test_four_processes_of_eight_threads_share_the_work_and_end_in_order(
     for number in range(2000):
         app.send(number)
     with command(one_database, tmp_path, "app", 4, 8) as started:
-        wait_for(lambda: count(one_database) == 2000, "all done", 60)
+        wait_for(lambda: count(one_database) == 2000, "all done")
         assert len(pids(one_database)) > 1
         wait_for(lambda: unfinished(one_database) == 0, "all settled")
         assert started.stop() == 0, started.log
@@ -97,7 +96,7 @@ def test_sighup_replaces_the_workers_and_nothing_is_lost_or_repeated(
             if number == 200:
                 os.kill(started.process.pid, signal.SIGHUP)
         started.wait_until_ready(times=2)
-        wait_for(lambda: unfinished(one_database) == 0, "all settled", 60)
+        wait_for(lambda: unfinished(one_database) == 0, "all settled")
         assert started.stop() == 0, started.log
     assert (count(one_database), one_database.value("SELECT count(*) FROM done")) == (600, 600)
 
@@ -105,20 +104,19 @@ def test_sighup_replaces_the_workers_and_nothing_is_lost_or_repeated(
 def test_a_process_that_is_killed_in_the_middle_of_a_message_is_found_at_once_and_nobody_is_charged(
     one_database: Database, tmp_path: Path, app: dramatiq.Actor[..., None]
 ) -> None:
-    """The others need not wait for its silence, which takes 30 seconds."""
+    """The others need not wait for its silence, which would take an hour."""
+    patient = APPLICATION.replace("PostgresBroker()", "PostgresBroker(timeout=timedelta(hours=1))")
+    (tmp_path / "app.py").write_text(f"from datetime import timedelta\n{patient}")
     app.send("slow", 6.0)
     for number in range(20):
         app.send(number, 0.01)
     with command(one_database, tmp_path, "app", 1, 1) as started:
         wait_for(lambda: count(one_database, "slow began") == 1, "it is at work")
-        held = one_database.value("SELECT sum(messages) FROM outbox.in_flight")
-        killed_at = time.monotonic()
         assert started.kill() == 1
-        started.process.wait(30)
+        started.process.wait(PATIENCE)
     with command(one_database, tmp_path, "app", 2, 2):
         wait_for(lambda: one_database.value("SELECT count(*) FROM done WHERE what = 'slow began'") == 2, "again")
-        wait_for(lambda: count(one_database, "__") + count(one_database, "_") == 20, "all others", 60)
-        assert time.monotonic() - killed_at < 30 or held == 0
+        wait_for(lambda: count(one_database, "__") + count(one_database, "_") == 20, "all others")
         assert one_database.value("SELECT coalesce(max(attempt), 1) FROM outbox.redelivery") == 1, "nobody is charged"
     assert one_database.value("SELECT count(*) FROM outbox.dead_letter") == 0
 
@@ -141,7 +139,7 @@ def test_prometheus_is_served_by_the_command(
 def page(port: int) -> str:
     """Empty while nobody serves it yet."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=30) as answer:
             return str(answer.read().decode())
     except OSError:
         return ""
@@ -176,7 +174,7 @@ def test_a_message_that_kills_its_workers_becomes_a_dead_letter_and_its_neighbou
             dramatiq.actor(lambda: None, actor_name="poison", broker=broker).send()
     for _ in range(8):
         with command(one_database, tmp_path, "app", 1, 2) as started:
-            wait_for(lambda s=started: s.process.poll() is not None or unfinished(one_database) == 0, "an end", 60)
+            wait_for(lambda s=started: s.process.poll() is not None or unfinished(one_database) == 0, "an end")
             if unfinished(one_database) == 0:
                 break
     broker.close()

@@ -62,7 +62,7 @@ with transaction.atomic():
 note.send("outside")
 worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=50)
 worker.start()
-broker.join("default", timeout=20_000)
+broker.join("default", timeout=120_000)
 worker.stop()
 broker.close()
 assert sorted(map(str, done)) == ["1", "3", "outside"], done
@@ -74,7 +74,7 @@ def run(database: Database, folder: Path, asks: str) -> None:
     program = folder / "site_under_test.py"
     program.write_text(APPLICATION)
     settings = {**environment(database.url), "ASKS": asks}
-    result = subprocess.run([sys.executable, str(program)], env=settings, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, str(program)], env=settings, capture_output=True, text=True, timeout=150)
     assert result.returncode == 0, result.stderr
 
 

@@ -16,7 +16,7 @@ from tests.actors.command import command
 from tests.actors.work import working
 from tests.library.test_exporter import of, scrape
 from tests.library.test_roles import Users
-from tests.shop_floor import ROOT, Database, environment, outbox, wait_for
+from tests.shop_floor import PATIENCE, ROOT, Database, environment, outbox, wait_for
 
 
 def test_status_and_exporter_show_actors_by_what_becomes_of_their_messages(
@@ -28,17 +28,17 @@ def test_status_and_exporter_show_actors_by_what_becomes_of_their_messages(
     def mail(what: str) -> None:
         if what == "wait":
             began.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
         raise RuntimeError(what)
 
     dramatiq.actor(lambda: None, actor_name="other").send()
     mail.send("dies")
     with working(broker, threads=1):
-        broker.join("mails", timeout=20_000, fail_fast=False)
-        broker.join("default", timeout=20_000)
+        broker.join("mails", timeout=120_000, fail_fast=False)
+        broker.join("default", timeout=120_000)
         mail.send("wait")
         mail.send_with_options(args=("later",), delay=60_000)
-        assert began.wait(20)
+        assert began.wait(PATIENCE)
         shown = json.loads(outbox(one_database.url, "status", "--json").stdout)["actors"]
         series = scrape(one_database.url)
         go_on.set()
@@ -59,9 +59,9 @@ def test_messages_of_a_transaction_that_commits_late_are_counted(
     with broker.transaction(db):
         actor.send()
     actor.send()
-    consumer = broker.consume("default", prefetch=5, timeout=20_000)
+    consumer = broker.consume("default", prefetch=5, timeout=120_000)
     consumer.ack(next(consumer))
-    broker.join("default", timeout=20_000)
+    broker.join("default", timeout=120_000)
     consumer.close()
     broker.close()
     db.commit()
@@ -98,7 +98,7 @@ def test_the_example_charges_confirms_and_reminds(one_database: Database, tmp_pa
             assert started.stop() == 0
     finally:
         site.terminate()
-        site.communicate(timeout=20)
+        site.communicate(timeout=PATIENCE)
 
 
 def test_without_dramatiq_the_error_names_the_extra() -> None:

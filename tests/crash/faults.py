@@ -79,14 +79,14 @@ def freeze_worker(shop: Shop, chance: random.Random) -> None:
     """SIGSTOP beyond the timeout: others take over, and the sleeper wakes with leases that are not its own any more."""
     shop.wait_for_effects(50)
     with shop.freeze_lock:
-        workers = wait_for(lambda: len(pids := shop.registered_pids()) > 1 and pids, "two workers", 60)
+        workers = wait_for(lambda: len(pids := shop.registered_pids()) > 1 and pids, "two workers")
         victim = chance.choice(workers)
         _flood(shop)
         _moment(chance)
         with suppress(ProcessLookupError), _frozen(victim):
             shop.note(f"SIGSTOP of worker process {victim}")
             found_dead = f"SELECT count(*) FROM outbox.worker WHERE retired_at > to_timestamp({time.time()})"
-            wait_for(lambda: shop.value(found_dead), "the sleeper found dead", 60)
+            wait_for(lambda: shop.value(found_dead), "the sleeper found dead")
             shop.wait_for_effects(5)
             _moment(chance)
 
@@ -125,7 +125,7 @@ def lose_commits_of_publishers(shop: Shop, chance: random.Random) -> None:
     """Cut connections when a COMMIT was sent and before its answer came: its outcome is unknown to the publisher."""
     known = len(shop.unknown_outcomes())
     with _losing(shop.to_publishers, 0.3):
-        wait_for(lambda: len(shop.unknown_outcomes()) >= known + 5, "publishers that don't know what they did", 60)
+        wait_for(lambda: len(shop.unknown_outcomes()) >= known + 5, "publishers that don't know what they did")
 
 
 @fault()

@@ -30,7 +30,7 @@ from tests.crash import ledger
 from tests.crash.ledger import TABLES, Left, Verdict
 from tests.crash.proxy import Proxy
 from tests.servers import PgBouncer, Postgres
-from tests.shop_floor import ROOT, WorkerProcess, environment, outbox, wait_for
+from tests.shop_floor import PATIENCE, ROOT, WorkerProcess, environment, outbox, wait_for
 
 NAME = "shop"
 #: Seconds without a heartbeat after which others take over.
@@ -234,7 +234,7 @@ class Shop:
         running = self.running(self.workers)
         for worker in running:
             worker.process.send_signal(signal.SIGTERM)
-        return [worker.process.wait(30) for worker in running]
+        return [worker.process.wait(PATIENCE) for worker in running]
 
     def tails(self) -> str:
         """The ends of the logs of whoever runs, to see why it does not go on."""

@@ -37,7 +37,7 @@ def test_commits_of_which_nobody_hears_double_nothing_and_end_no_worker(one_data
         proxy = stack.enter_context(contextlib.closing(Proxy(one_database.postgres.port, seed)))
         process = stack.enter_context(worker(proxy.url(one_database.name), tmp_path, APP))
         proxy.losing = 0.15
-        wait_for(lambda: proxy.strikes["answer lost"] > 25, "lost answers", 60)
+        wait_for(lambda: proxy.strikes["answer lost"] > 25, "lost answers")
         proxy.losing = 0
         wait_for_rest(one_database)
         assert process.log.count("worker started") == 1

@@ -11,15 +11,17 @@ import pytest
 
 from outbox import Outbox
 from outbox.replay import Replayed
-from tests.library.workshop import PREAMBLE, at_rest, seen
-from tests.shop_floor import Database, WorkerProcess, wait_for
+from tests.library.workshop import PREAMBLE, seen
+from tests.shop_floor import Database, WorkerProcess, at_rest, wait_for
 
 HISTORY, RANGE = range(600), range(200, 400)
 
 
 def app_of(guarantee: str) -> str:
     return f"""{PREAMBLE}
-@app.subscribe("s", "t", guarantee={guarantee!r}, concurrency=4, retries=SOON)
+OFTEN = Retries(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=20), max_attempts=100)
+
+@app.subscribe("s", "t", guarantee={guarantee!r}, concurrency=4, retries=OFTEN)
 def handle(message, connection: psycopg.Connection):
     connection.execute("INSERT INTO seen (what) VALUES (%s)", (str(message.payload),))
     if message.payload % 10 == 0 and message.attempt == 1:
@@ -66,17 +68,17 @@ def test_workers_that_are_killed_double_no_effects_and_lose_none(
     enough = threading.Event()
     workers = [WorkerProcess(shop.url, tmp_path, app_of(guarantee), "--timeout", "2")]
     try:
-        wait_for(lambda: len(seen(shop)) >= len(HISTORY) and at_rest(shop), "the history", 60)
+        wait_for(lambda: len(seen(shop)) >= len(HISTORY) and at_rest(shop), "the history")
         publisher = threading.Thread(target=publish_live, args=(shop, live, enough))
         publisher.start()
         assert replay(shop) == Replayed(len(RANGE), 0)
         for more in (60, 200, 400):
-            wait_for(lambda more=more: len(seen(shop)) > len(HISTORY) + more, "some more messages", 60)
+            wait_for(lambda more=more: len(seen(shop)) > len(HISTORY) + more, "some more messages")
             workers[-1].kill()
             workers.append(WorkerProcess(shop.url, tmp_path, app_of(guarantee), "--timeout", "2"))
         enough.set()
         publisher.join()
-        wait_for(lambda: len(seen(shop)) >= len(HISTORY) + len(live) + len(RANGE) and at_rest(shop), "all of it", 90)
+        wait_for(lambda: len(seen(shop)) >= len(HISTORY) + len(live) + len(RANGE) and at_rest(shop), "all of it")
         assert workers[-1].stop() == 0
     finally:
         enough.set()

@@ -164,7 +164,7 @@ def test_an_unbind_waits_for_a_pull_and_leaves_no_position(database: Database, d
     puller = database.connect()
     assert payloads(pull(puller, "s", worker)) == ["a"]
     unbinding = Later(database.connect(autocommit=True), "SELECT outbox.unbind('s', 't')").wait_until_it_waits(database)
-    db.execute("SET lock_timeout = '2s'")
+    db.execute("SET lock_timeout = '30s'")
     publish(db, "new.topic", "a publisher that declares a topic waits for neither")
     puller.commit()
     assert unbinding.join() == 1
@@ -367,7 +367,7 @@ def test_a_definition_that_removes_waits_for_pulls_before_publishers_could_wait_
     ]
     connection = database.connect(autocommit=True)
     defining = Later(connection, "SELECT outbox.define(%s::jsonb)", json.dumps(orders)).wait_until_it_waits(database)
-    db.execute("SET lock_timeout = '2s'")
+    db.execute("SET lock_timeout = '30s'")
     publish(db, "new.topic", "a")
     puller.commit()
     defining.join()

@@ -234,16 +234,16 @@ def test_an_older_snapshot_can_cancel_and_edit_nothing(database: Database, db, w
 
 
 def test_a_rate_is_shared_by_all_workers_and_the_rest_waits(db, worker) -> None:
-    bound(db, rate=10, burst=4)
+    bound(db, rate=0.01, burst=4)
     publish(db, "t", *map(str, range(10)))
     other = register(db)
     assert payloads(pull(db, "s", worker, 3)) == ["0", "1", "2"]
-    assert len(pull(db, "s", other)) <= 2  # what was left, and what came in since
+    assert len(pull(db, "s", other)) == 1  # what was left
     wait = again_in(db, worker)
     assert wait is not None
-    assert 0 < wait <= 0.1
-    db.execute("UPDATE outbox.allowance SET counted_at = counted_at - interval '0.2 s'")
-    assert 2 <= len(pull(db, "s", worker)) <= 3
+    assert 0 < wait <= 100
+    db.execute("UPDATE outbox.allowance SET counted_at = counted_at - interval '200 s'")
+    assert len(pull(db, "s", worker)) == 2
 
 
 def test_a_rate_below_one_a_second_lets_one_at_a_time_through(db, worker) -> None:
@@ -265,19 +265,19 @@ def test_no_message_is_handed_out_beyond_the_rate_while_another_pull_is_under_wa
     )
     pulling = database.connect()
     assert len(pull(pulling, "s", worker)) == 5
-    db.execute("SET lock_timeout = '5s'")  # it does not wait, either
+    db.execute("SET lock_timeout = '30s'")  # it does not wait, either
     assert pull(db, "s", register(db)) == []
     pulling.rollback()
     assert len(pull(db, "s", worker)) == 5
 
 
 def test_redeliveries_count_for_the_rate(db, worker) -> None:
-    bound(db, rate=1, burst=5)
+    bound(db, rate=0.01, burst=5)
     publish(db, "t", *map(str, range(20)))
     pulled = pull(db, "s", worker)
     db.execute("SELECT outbox.release(%s, %s)", (worker, [pulled[0].lease]))
     assert pull(db, "s", worker) == []
-    db.execute("UPDATE outbox.allowance SET counted_at = counted_at - interval '4 s'")
+    db.execute("UPDATE outbox.allowance SET counted_at = counted_at - interval '400 s'")
     again = pull(db, "s", worker)
     assert len(again) == 4
     assert any(message.redelivered for message in again)
@@ -378,7 +378,7 @@ def test_publishers_that_declare_different_topics_do_not_wait_for_each_other(dat
     configure(db, max_backlog=5, overflow="reject-publish")
     early.commit()
     publish(first, "m.a", "1")
-    second.execute("SET statement_timeout = '5s'")
+    second.execute("SET statement_timeout = '30s'")
     publish(second, "k.a", "1")
     first.rollback()
     db.execute("SELECT outbox.adopt(id) FROM outbox.subscription")

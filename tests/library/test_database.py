@@ -22,7 +22,8 @@ def test_who_is_cancelled_when_a_connection_comes_ends_all_the_same(
         await database.open()
         async with database._pool.connection():
             task = asyncio.create_task(database.persist(operations.clock))
-            await asyncio.sleep(0.1)  # until it waits
+            while not database._pool._waiting:  # until it waits
+                await asyncio.sleep(0)
             give = pool_async.WaitingClient.set
 
             async def give_and_cancel(self: object, connection: object) -> bool:
@@ -31,7 +32,7 @@ def test_who_is_cancelled_when_a_connection_comes_ends_all_the_same(
                 return given
 
             monkeypatch.setattr(pool_async.WaitingClient, "set", give_and_cancel)
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=60)
         await database.close()
         return task
 

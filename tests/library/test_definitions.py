@@ -19,6 +19,7 @@ from outbox.database import sqlalchemy_url
 from outbox.definitions import Definitions, Schedule, Subscription, Topic
 from outbox.errors import InvalidDeclaration, NotOwnTransaction
 from tests.shop_floor import (
+    PATIENCE,
     ROOT,
     Database,
     drain,
@@ -424,7 +425,7 @@ def test_of_two_that_apply_at_once_the_second_finds_it_done(desk: Desk) -> None:
         second = start_to_apply(desk)
         wait_until_it_waits(desk.database, "pg_advisory_xact_lock")
         first.commit()
-    assert second.communicate(timeout=30) == ("nothing to change\n", None)
+    assert second.communicate(timeout=PATIENCE) == ("nothing to change\n", None)
     assert second.returncode == 0
 
 

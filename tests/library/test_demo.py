@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.shop_floor import environment, outbox, wait_for
+from tests.shop_floor import PATIENCE, environment, outbox, wait_for
 
 
 def test_the_demo_tells_its_story_on_an_embedded_postgres(tmp_path: Path) -> None:
@@ -16,14 +16,14 @@ def test_the_demo_tells_its_story_on_an_embedded_postgres(tmp_path: Path) -> Non
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=400,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     waited = re.search(r"Accounting is back: (\d+) orders have waited", result.stdout)
     assert waited is not None
-    assert int(waited[1]) > 50, "accounting was not down"
+    assert int(waited[1]) > 20, "accounting was not down"
     taken, booked, mails, mailed, contacts = re.findall(r"\d+", ledger_line(result.stdout))
-    assert int(taken) > 300
+    assert int(taken) > int(waited[1])
     assert taken == booked == mails == mailed == contacts
     assert "nothing lost, nothing doubled" in result.stdout
     assert not list(tmp_path.glob(".outbox-demo/postgres/postmaster.pid")), "the server was left running"
@@ -58,7 +58,7 @@ def test_the_demo_that_is_stopped_during_the_outage_ends_in_good_order(empty_dat
         alive = "SELECT count(*) FROM outbox.worker WHERE retired_at IS NULL AND 'accounting' = ANY (subscriptions)"
         wait_for(lambda: empty_database.value(alive) == 0, "accounting down for its update")
         demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=60)
+        output, _ = demo.communicate(timeout=PATIENCE)
     finally:
         demo.kill()
     assert demo.returncode == 0, output

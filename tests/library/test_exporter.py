@@ -26,13 +26,13 @@ from outbox.metrics.worker import WORKER
 from tests.library.scraping import get
 from tests.library.test_roles import drop_roles
 from tests.servers import PgBouncer
-from tests.shop_floor import Database, outbox, publish, pull, register, subscribe, wait_for
+from tests.shop_floor import PATIENCE, Database, outbox, publish, pull, register, subscribe, wait_for
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(url: str, **more: int) -> Series:
-    registry, collector = CollectorRegistry(), DatabaseCollector(url, **more)
+    registry, collector = CollectorRegistry(), DatabaseCollector(url, **{"timeout": 60, **more})
     registry.register(collector)
     text = generate_latest(registry).decode()
     collector.close()
@@ -243,7 +243,7 @@ def test_a_scraper_that_hangs_up_is_no_news(
 
     def slow() -> bytes:
         asked.set()
-        go_on.wait(30)
+        go_on.wait(PATIENCE)
         return b"x" * 50_000_000
 
     class Watched(_Tcp):
@@ -258,9 +258,9 @@ def test_a_scraper_that_hangs_up_is_no_news(
     try:
         with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as scraper:
             scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-            assert asked.wait(30)
+            assert asked.wait(PATIENCE)
         go_on.set()
-        assert ended.wait(30)
+        assert ended.wait(PATIENCE)
     finally:
         server.close()
     assert (caplog.text, capfd.readouterr().err) == ("", "")

@@ -15,8 +15,20 @@ import pytest
 from outbox import Outbox, dead_letters
 from outbox.connection import run
 from outbox.dead_letters import Filter
-from tests.library.workshop import PREAMBLE, at_rest, publish, seen, wait_for_rest
-from tests.shop_floor import ROOT, Database, WorkerProcess, outbox, pull, register, subscribe, value, wait_for, worker
+from tests.library.workshop import PREAMBLE, publish, seen, wait_for_rest
+from tests.shop_floor import (
+    ROOT,
+    Database,
+    WorkerProcess,
+    at_rest,
+    outbox,
+    pull,
+    register,
+    subscribe,
+    value,
+    wait_for,
+    worker,
+)
 
 POLICIES = {
     "linear": "Retries.linear(timedelta(milliseconds=10), max_attempts=3)",
@@ -207,7 +219,7 @@ def handle(message, connection: psycopg.Connection):
     redrives = [
         threading.Thread(target=redrive, args=(Filter(**which),)) for which in ({}, {}, {"error_class": "Timeout"})
     ]
-    processes = [WorkerProcess(shop.url, tmp_path, app, "--processes", "2", "--timeout", "2") for _ in range(2)]
+    processes = [WorkerProcess(shop.url, tmp_path, app, "--processes", "2", "--timeout", "5") for _ in range(2)]
     try:
         for process in processes:
             process.wait_for_line("worker started")

@@ -202,7 +202,7 @@ def test_a_handler_over_its_time_limit_is_charged_alone(
     if not awaited:  # a sleep in C is not interrupted
         body = "while message.payload == 10 and message.attempt == 1: time.sleep(0.01)"
     publish(shop, "t", *range(20))
-    limit = ", time_limit=timedelta(seconds=0.5)"
+    limit = ", time_limit=timedelta(seconds=2)"
     with worker(shop.url, tmp_path, app(colour, kind, awaited, body, settings=limit)) as process:
         wait_for_rest(shop)
     assert sorted(map(int, seen(shop))) == list(range(20))

@@ -12,7 +12,7 @@ import sqlalchemy
 
 from outbox import Outbox, schema
 from outbox.database import sqlalchemy_url
-from tests.shop_floor import ROOT, Database, drain, environment, register, subscribe, value
+from tests.shop_floor import PATIENCE, ROOT, Database, drain, environment, register, subscribe, value
 
 #: Everything in our schema that a migration makes, in words that do not depend on when it was made.
 CATALOG = """
@@ -76,7 +76,7 @@ def test_two_migrations_at_once_take_turns(empty_database: Database) -> None:
         subprocess.Popen(command, env=environment(empty_database.url), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for _ in range(3)
     ]
-    outputs = [run.communicate(timeout=60)[0].decode() for run in runs]
+    outputs = [run.communicate(timeout=PATIENCE)[0].decode() for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0], outputs
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shop_floor import ROOT, Database, wait_for
+from tests.shop_floor import PATIENCE, ROOT, Database, wait_for
 
 APP = """
 from outbox import Outbox
@@ -55,7 +55,7 @@ def test_a_fresh_environment_migrates_publishes_and_works(
 
     environment = {"OUTBOX_DATABASE_URL": empty_database.url, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     where = [str(tmp_path / "venv" / "bin" / "python"), "-c", "import outbox; print(outbox.__file__)"]
-    settings = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
+    settings = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True, "timeout": PATIENCE}
     assert str(packages) in subprocess.run(where, **settings).stdout  # type: ignore[call-overload]
 
     for arguments in (["migrate"], ["migrate", "--check"], ["publish", "greetings", '{"name": "wheel"}']):
@@ -69,6 +69,6 @@ def test_a_fresh_environment_migrates_publishes_and_works(
     try:
         wait_for(lambda: "hello wheel" in log.read_text(), "the greeting")
         worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.wait(PATIENCE) == 0
     finally:
         worker.kill()

@@ -37,10 +37,10 @@ def work(message):
 """
     with shop.connect() as db:
         Outbox().publish(db, "work", "slow")
-    one = WorkerProcess(shop.url, tmp_path, app, "--timeout", "1", more={"NAME": "one"})
+    one = WorkerProcess(shop.url, tmp_path, app, "--timeout", "5", more={"NAME": "one"})
     try:
         wait_for(lambda: seen(shop) == ["one took slow"], "the first worker has it")
-        two = WorkerProcess(shop.url, tmp_path, app, "--timeout", "1", more={"NAME": "two"})
+        two = WorkerProcess(shop.url, tmp_path, app, "--timeout", "5", more={"NAME": "two"})
         try:
             with shop.connect() as db:
                 Outbox().publish_many(db, "work", [str(number) for number in range(5)])
@@ -135,8 +135,8 @@ def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
 def answer(message, connection: psycopg.Connection): app.reply(connection, message, fib(message.payload))
 """
     with worker(shop.url, tmp_path, server), shop.connect() as db:
-        replies = [Outbox().request(db, "rpc", n, timeout=timedelta(seconds=30)).payload for n in (1, 10, 20)]
-        assert outbox(shop.url, "request", "rpc", "15", "--timeout", "30").stdout == "610\n"
+        replies = [Outbox().request(db, "rpc", n, timeout=timedelta(seconds=60)).payload for n in (1, 10, 20)]
+        assert outbox(shop.url, "request", "rpc", "15", "--timeout", "60").stdout == "610\n"
     assert replies == [1, 55, 6765]
 
 

@@ -22,7 +22,7 @@ from outbox import InvalidDeclaration, MessageId, NewMessage, NotOwnTransaction,
 from tests.library.test_publish import ASYNC, SYNC
 from tests.library.workshop import seen
 from tests.servers import PgBouncer
-from tests.shop_floor import Database, environment, outbox, wait_for
+from tests.shop_floor import PATIENCE, Database, environment, outbox, wait_for
 
 app = Outbox()
 
@@ -182,7 +182,7 @@ def test_a_reader_follows_until_it_is_closed(one_database: Database) -> None:
         publish(one_database, "orders.paid", "b")  # a topic that did not exist
         wait_for(lambda: found == ["a", "b"], "what was published to a new topic")
         reader.close()
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -195,7 +195,7 @@ def test_an_async_reader_may_be_cancelled_and_goes_on_after_it(one_database: Dat
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(reader), 0.3)
             publish(one_database, "t", "a", "b")
-            found = [(await asyncio.wait_for(anext(reader), 20)).payload for _ in range(2)]
+            found = [(await asyncio.wait_for(anext(reader), PATIENCE)).payload for _ in range(2)]
             asyncio.get_running_loop().call_later(0.1, reader.close)
             return found + [message.payload async for message in reader]
 
@@ -390,7 +390,7 @@ def test_a_pipe_that_is_closed_ends_it_quietly(one_database: Database) -> None:
     publish(one_database, "t", *range(5000))
     command = f"{sys.executable} -m outbox read t --json | head -n 2; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(
-        ["bash", "-c", command], env=environment(one_database.url), capture_output=True, text=True, timeout=60
+        ["bash", "-c", command], env=environment(one_database.url), capture_output=True, text=True, timeout=PATIENCE
     )
     assert result.stderr == ""
     assert result.stdout.count("payload") == 2
@@ -413,11 +413,11 @@ class Following:
 
     @property
     def payloads(self) -> list[Any]:
-        return [json.loads(line)["payload"] for line in self.path.read_text().splitlines()]
+        return [json.loads(line)["payload"] for line in self.path.read_text().split("\n")[:-1]]
 
     def end(self, number: int) -> tuple[int, str]:
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, errors
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.shop_floor import ROOT, Database, environment, outbox, wait_for
+from tests.shop_floor import PATIENCE, ROOT, Database, environment, outbox, wait_for
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -71,7 +71,7 @@ class Reader:
 
     def run(self, command: list[str], allowed: tuple[int, ...] = (0,)) -> None:
         result = subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=60
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE
         )
         assert result.returncode in allowed, f"{command}\n{result.stdout}\n{result.stderr}"
 
@@ -79,7 +79,7 @@ class Reader:
         for worker in self.workers:
             worker.terminate()
         for worker in self.workers:
-            worker.wait(20)
+            worker.wait(PATIENCE)
 
 
 def check_requirement(requirement: str) -> None:

@@ -27,8 +27,10 @@ from tests.library.test_guides import blocks
 from tests.library.test_readme import Reader
 from tests.library.workshop import PREAMBLE, seen
 from tests.shop_floor import (
+    PATIENCE,
     ROOT,
     Database,
+    at_rest,
     drain,
     environment,
     outbox,
@@ -229,9 +231,11 @@ def test_a_replay_that_is_interrupted_says_how_to_go_on(shop: Database, db) -> N
         env=environment(shop.url), cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for(lambda: value(db, "SELECT count(*) FROM outbox.redelivery") == 1_990, "two portions")
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
+    wait_for(lambda: value(db, blocked) == 1, "the third waits")
     process.send_signal(signal.SIGINT)
     blocker.rollback()
-    said = process.communicate(timeout=30)[0]
+    said = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 1
     assert "replayed: 2990, skipped: 0" in said
     worker_id = register(db)
@@ -273,13 +277,8 @@ def test_a_time_range_is_replayed_while_live_messages_flow(shop: Database, tmp_p
                 live.append(1_000 + len(live))
                 Outbox().publish(connection, "t", live[-1], key=str(live[-1] % 20))
 
-    def settled() -> bool:
-        return not any(
-            shop.value(f"SELECT count(*) FROM outbox.{what}") for what in ("lag WHERE lag > 0", "lease", "redelivery")
-        )
-
     with worker(shop.url, tmp_path, APP, "--processes", "2"):
-        wait_for(lambda: len(seen(shop)) == len(history) and settled(), "the history", 60)
+        wait_for(lambda: len(seen(shop)) == len(history) and at_rest(shop), "the history")
         publisher = threading.Thread(target=publish_live)
         publisher.start()
         wait_for(lambda: len(seen(shop)) > len(history) + 50, "live messages")
@@ -287,7 +286,7 @@ def test_a_time_range_is_replayed_while_live_messages_flow(shop: Database, tmp_p
         assert "replayed: 200, skipped: 0" in done.stdout, done.stderr
         enough.set()
         publisher.join()
-        wait_for(lambda: len(seen(shop)) >= len(history) + len(live) + 200 and settled(), "all of it", 60)
+        wait_for(lambda: len(seen(shop)) >= len(history) + len(live) + 200 and at_rest(shop), "all of it")
     assert Counter(map(int, seen(shop))) == Counter([*history, *live, *range(200, 400)])
     noted = shop.value("SELECT array_agg(what::int ORDER BY what::int) FROM noted")
     assert noted == [*history, *live]

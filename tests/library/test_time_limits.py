@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.library.workshop import PREAMBLE, publish, seen, wait_for_rest
-from tests.shop_floor import Database, wait_for, worker
+from tests.shop_floor import PATIENCE, Database, wait_for, worker
 
 #: How a handler can hang, and whether it can be cancelled there.
 HANGS = {
@@ -46,7 +46,7 @@ def test_a_message_that_hangs_ends_as_a_dead_letter_alone(shop: Database, tmp_pa
     app = f"""{PREAMBLE}
 TWICE = Retries(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=20), max_attempts=2)
 
-@app.subscribe("s", "t", time_limit=timedelta(seconds=0.3), prefetch=20, retries=TWICE)
+@app.subscribe("s", "t", time_limit=timedelta(seconds=1), prefetch=20, retries=TWICE)
 {colour} handle(message{wanted}):
     if message.payload == "hangs":
         {hang}
@@ -54,7 +54,7 @@ TWICE = Retries(first=timedelta(milliseconds=20), longest=timedelta(milliseconds
 """
     publish(shop, "t", *range(5), "hangs", *range(5, 10))
     with worker(shop.url, tmp_path, app, "--timeout", "3", "--grace", "5") as process:
-        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter"), "the dead letter", 60)
+        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter"), "the dead letter")
         wait_for_rest(shop)
         publish(shop, "t", 10)
         wait_for(lambda: "10" in seen(shop), "the worker at work again")
@@ -75,7 +75,7 @@ def test_effects_of_a_handler_that_was_cancelled_roll_back(shop: Database, tmp_p
     """While it waits for the database, too; the connection that it leaves behind does not go to the next."""
     wrap = "text" if kind == "Session" else ""
     app = f"""{PREAMBLE}
-@app.subscribe("s", "t", guarantee="exactly-once", time_limit=timedelta(seconds=0.3), batch=3, retries=SOON)
+@app.subscribe("s", "t", guarantee="exactly-once", time_limit=timedelta(seconds=1), batch=3, retries=SOON)
 def handle(message, transaction: {kind}):
     transaction.execute({wrap}(f"INSERT INTO seen (what) VALUES ('{{message.payload}}')"))
     if message.payload == 2 and message.attempt == 1:
@@ -90,7 +90,7 @@ def handle(message, transaction: {kind}):
 
 def test_a_batch_over_its_limit_is_tried_one_by_one(shop: Database, tmp_path: Path) -> None:
     app = f"""{PREAMBLE}
-@app.subscribe("s", "t", time_limit=timedelta(seconds=0.3), prefetch=100, retries=Retries(max_attempts=1))
+@app.subscribe("s", "t", time_limit=timedelta(seconds=1), prefetch=100, retries=Retries(max_attempts=1))
 def handle(messages: list[Message]):
     for message in messages:
         while message.payload == "hangs":
@@ -153,7 +153,7 @@ def handle(message, connection: psycopg.Connection):
 @pytest.mark.parametrize("hang", ["await asyncio.gather(block())", "await block()"])
 def test_a_message_that_blocks_the_event_loop_unseen_is_found(shop: Database, tmp_path: Path, hang: str) -> None:
     """In a task of its own, or without a limit: nobody knows who it is, until it is alone in hand."""
-    limit = "timedelta(seconds=0.5)" if "gather" in hang else "None"
+    limit = "timedelta(seconds=1)" if "gather" in hang else "None"
     app = f"""{PREAMBLE}
 TWICE = Retries(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=20), max_attempts=2)
 
@@ -167,8 +167,8 @@ async def handle(message):
     note(message.payload)
 """
     publish(shop, "t", 1, "blocks", 2)
-    with worker(shop.url, tmp_path, app, "--timeout", "1.5"):
-        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter"), "the dead letter", 60)
+    with worker(shop.url, tmp_path, app, "--timeout", "3"):
+        wait_for(lambda: shop.value("SELECT count(*) FROM outbox.dead_letter"), "the dead letter")
         wait_for_rest(shop)
     assert set(seen(shop)) == {"1", "2"}
     assert shop.value("SELECT array_agg(payload #>> '{}') FROM outbox.dead_letter") == ["blocks"]
@@ -179,17 +179,16 @@ async def handle(message):
 def test_a_worker_that_was_asked_to_stop_is_not_replaced(
     shop: Database, tmp_path: Path, colour: str, loop: str
 ) -> None:
-    """Its handler hangs, or blocks the event loop; the signal came before that was found out."""
+    """Its handler hangs, or blocks the event loop; the signal, sent by itself, came before that was found out."""
     app = f"""{PREAMBLE}
 @app.subscribe("s", "t", time_limit=timedelta(seconds=1))
 {colour} handle(message):
-    note("began")
+    os.kill(os.getpid(), 15)
     time.sleep(3600)
 """
     publish(shop, "t", 1)
     with worker(shop.url, tmp_path, app, "--timeout", "3", "--grace", "20", "--loop", loop) as process:
-        wait_for(lambda: seen(shop), "the handler at work")
-        assert process.stop(seconds=25) == 0
+        assert process.process.wait(PATIENCE) == 0
         assert process.log.count("worker started") == 1
 
 
@@ -201,7 +200,7 @@ def test_the_time_that_a_handler_waits_for_the_database_is_not_its_own(
     own_postgres.execute("CREATE TABLE seen (id serial, what text)")
     kind, wait = ("Connection", "") if colour == "def" else ("AsyncConnection", "await ")
     app = f"""{PREAMBLE}
-@app.subscribe("s", "t", guarantee="exactly-once", time_limit=timedelta(seconds=1), retries=Retries(max_attempts=1))
+@app.subscribe("s", "t", guarantee="exactly-once", time_limit=timedelta(seconds=2), retries=Retries(max_attempts=1))
 {colour} handle(message, connection: psycopg.{kind}):
     {wait}connection.execute("INSERT INTO seen (what) VALUES (%s)", (str(message.payload),))
     {wait}connection.execute("SELECT pg_sleep(0.05)")
@@ -211,7 +210,7 @@ def test_the_time_that_a_handler_waits_for_the_database_is_not_its_own(
         wait_for(lambda: len(seen(own_postgres)) > 3, "some effects")
         own_postgres.postgres.stop("immediate")
         process.wait_for_line("database away")
-        time.sleep(3)  # the outage itself
+        time.sleep(4)  # the outage itself
         own_postgres.postgres.start()
         wait_for_rest(own_postgres)
         assert process.log.count("worker started") == 1

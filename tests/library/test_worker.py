@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from outbox import Outbox
-from tests.library.workshop import PREAMBLE, at_rest, publish, seen, wait_for_rest
+from tests.library.workshop import PREAMBLE, publish, seen, wait_for_rest
 from tests.servers import PgBouncer
-from tests.shop_floor import Database, WorkerProcess, outbox, value, wait_for, worker
+from tests.shop_floor import PATIENCE, Database, WorkerProcess, at_rest, outbox, value, wait_for, worker
 
 HANDLERS = {
     "a function": "def handle(message): note(message.payload)",
@@ -229,8 +229,8 @@ def handle(message, transaction: {kind}):
         wait_for(lambda: len(seen(shop)) == 1, "the first message")
         wait_for_rest(shop)
         shop.value(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid()"
+            "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
         publish(shop, "t", 2)
         wait_for(lambda: len(seen(shop)) == 2, "the second message")
@@ -257,7 +257,7 @@ def test_a_worker_can_be_stopped_while_its_database_is_away(tmp_path: Path) -> N
     process = WorkerProcess("postgresql://postgres@127.0.0.1:1/nothing", tmp_path, app)
     try:
         process.wait_for_line("database away")
-        assert process.stop(seconds=15) == 0
+        assert process.stop(seconds=60) == 0
     finally:
         process.kill()
 
@@ -279,7 +279,7 @@ def handle(message):
         process.process.send_signal(signal.SIGTERM)
         process.wait_for_line("worker stopped")
         (tmp_path / "go-on").touch()
-        assert process.process.wait(20) == 0
+        assert process.process.wait(PATIENCE) == 0
         assert process.log.count("unfinished=0") == 2
     assert seen(shop) == ["began", "ended"]
 
@@ -299,7 +299,7 @@ def handle(message):
         process.process.send_signal(signal.SIGTERM)
         process.wait_for_line("stopping")
         (tmp_path / "go-on").touch()
-        assert process.process.wait(20) == 0
+        assert process.process.wait(PATIENCE) == 0
     assert seen(shop) == ["began 0", "ended 0"]
     assert shop.value("SELECT count(*) FROM outbox.worker WHERE retired_at IS NULL") == 0
     with worker(shop.url, tmp_path, app.replace("began {message", "began {message.attempt} {message")):
@@ -404,7 +404,7 @@ def handle(message):
         process.process.send_signal(signal.SIGTERM)
         process.wait_for_line("stopping")
         (tmp_path / "go-on").touch()
-        assert process.process.wait(20) == 0
+        assert process.process.wait(PATIENCE) == 0
     assert seen(shop) == [str(n) for n in range(10)]
 
 
@@ -412,8 +412,11 @@ def test_a_sleeping_worker_is_woken_by_a_commit(shop: Database, tmp_path: Path) 
     """Not by its slow poll: it holds the wake lock, the publisher sees it, and a notification goes out."""
     app = f"{PREAMBLE}\n@app.subscribe('s', 't')\ndef handle(message): note(message.payload)\n"
     publish(shop, "t", 0)
-    asleep = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND database = " + (
-        "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    # on its topic: the scheduler of the same process sleeps on a lock of its own
+    asleep = (
+        "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() "
+        "JOIN outbox.topic t ON outbox.wake_lock(t.id) = (l.classid::bigint << 32) | l.objid::bigint "
+        "WHERE l.locktype = 'advisory' AND l.mode = 'ShareLock'"
     )
     with worker(shop.url, tmp_path, app):
         listener = shop.connect(autocommit=True)
@@ -421,7 +424,7 @@ def test_a_sleeping_worker_is_woken_by_a_commit(shop: Database, tmp_path: Path) 
         for n in range(1, 4):
             wait_for(lambda: shop.value(asleep), "the worker asleep")
             publish(shop, "t", n)
-            assert [note.payload for note in listener.notifies(timeout=10, stop_after=1)] == ["1"]
+            assert [note.payload for note in listener.notifies(timeout=PATIENCE, stop_after=1)] == ["1"]
             wait_for(lambda n=n: len(seen(shop)) == n + 1, "the message handled")
     assert seen(shop) == ["0", "1", "2", "3"]
 
@@ -442,8 +445,9 @@ def handle(message, connection: psycopg.Connection):
     connection.execute("INSERT INTO seen (what) VALUES (%s)", (str(os.getpid()),))
     time.sleep(0.01)
 """
-    publish(shop, "t", *range(200))
     with worker(shop.url, tmp_path, app, "--processes", "3") as process:
+        process.wait_for_line("worker started", 3)  # one alone may be done before the others are there
+        publish(shop, "t", *range(200))
         wait_for(lambda: len(seen(shop)) >= 200, "all messages")
         assert process.stop() == 0
         assert process.log.count("worker stopped") == 3

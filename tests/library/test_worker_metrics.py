@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,7 @@ from outbox import Outbox
 from outbox.errors import InvalidMessage
 from outbox.metrics.worker import WORKER
 from outbox.published import Published
-from tests.library.scraping import get, scrape, total
+from tests.library.scraping import Series, get, scrape, total
 from tests.library.workshop import PREAMBLE, publish, wait_for_rest
 from tests.servers import free_port
 from tests.shop_floor import Database, outbox, wait_for, worker
@@ -37,26 +38,44 @@ def address() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
+HANDLED = "outbox_handled_messages_total"
+
+
+def page(address: str, shows: Callable[[Series], bool]) -> Series:
+    """The metrics, once they show that: what is committed is counted a moment later."""
+    found: list[Series] = []
+
+    def is_shown() -> bool:
+        found.append(scrape(address))
+        return shows(found[-1])
+
+    try:
+        wait_for(is_shown, "the metrics")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {found[-1]}") from None
+    return found[-1]
+
+
 def test_what_came_of_messages_is_counted(shop: Database, tmp_path: Path, address: str) -> None:
+    counts = (
+        (2, HANDLED, {"subscription": "s", "outcome": "done"}),
+        (2, HANDLED, {"subscription": "s", "outcome": "retry"}),
+        (2, HANDLED, {"subscription": "s", "outcome": "dead"}),
+        (1, "outbox_dead_letters_total", {"subscription": "s", "reason": "rejected"}),
+        (1, "outbox_dead_letters_total", {"subscription": "s", "reason": "attempts exhausted"}),
+        (6, "outbox_handler_seconds_count", {"subscription": "s"}),
+        (4, "outbox_delivery_seconds_count", {"subscription": "s"}),
+        (4, HANDLED, {"subscription": "exact", "outcome": "done"}),
+        (4, "outbox_published_messages_total", {"topic": "copies"}),
+        (1, "outbox_worker_ready", {}),
+    )
     publish(shop, "t", "good", "good", "bad", "odd")
     with worker(shop.url, tmp_path, APP, "--metrics", address):
         wait_for_rest(shop)
-        wait_for(lambda: get(f"http://{address}/readyz")[0] == 200, "it is ready")
-        series = scrape(address)
-    handled = "outbox_handled_messages_total"
-    assert total(series, handled, subscription="s", outcome="done") == 2
-    assert total(series, handled, subscription="s", outcome="retry") == 2
-    assert total(series, handled, subscription="s", outcome="dead") == 2
-    assert total(series, "outbox_dead_letters_total", subscription="s", reason="rejected") == 1
-    assert total(series, "outbox_dead_letters_total", subscription="s", reason="attempts exhausted") == 1
-    assert total(series, "outbox_handler_seconds_count", subscription="s") == 6
-    assert total(series, "outbox_delivery_seconds_count", subscription="s") == 4
-    assert total(series, "outbox_settled_leases_total", subscription="s") > 0
+        page(address, lambda series: all(total(series, name, **labels) == count for count, name, labels in counts))
+        series = page(address, lambda series: total(series, "outbox_settled_leases_total", subscription="s") > 0)
     assert total(series, "outbox_pulls_total", subscription="s", result="messages") > 0
-    assert total(series, handled, subscription="exact", outcome="done") == 4
-    assert total(series, "outbox_published_messages_total", topic="copies") == 4
     assert total(series, "outbox_pool_connections", pool="handlers") > 0
-    assert total(series, "outbox_worker_ready") == 1
 
 
 def test_all_that_is_in_the_catalog_is_shown(shop: Database, tmp_path: Path, address: str) -> None:
@@ -70,11 +89,15 @@ def test_the_processes_of_a_supervisor_are_one_page(shop: Database, tmp_path: Pa
     with worker(shop.url, tmp_path, APP, "--metrics", address, "--processes", "2"):
         wait_for_rest(shop)
         wait_for(lambda: get(f"http://{address}/readyz")[0] == 200, "both are ready")
-        series = scrape(address)
-        assert get(f"http://{address}/healthz") == (200, "ok\n")
-    assert total(series, "outbox_handled_messages_total", subscription="s", outcome="done") == 50
-    assert total(series, "outbox_worker_process_up") == 2
+        wait_for(lambda: get(f"http://{address}/healthz") == (200, "ok\n"), "both are alive")
+        series = page(address, are_both_there)
     assert {dict(labels)["process"] for name, labels in series if name == "outbox_worker_ready"} == {"0", "1"}
+
+
+def are_both_there(series: Series) -> bool:
+    """Who does not answer for two seconds is left out."""
+    done = total(series, HANDLED, subscription="s", outcome="done")
+    return done == 50 and total(series, "outbox_worker_process_up") == 2
 
 
 def test_a_process_that_dies_takes_nothing_from_the_others(shop: Database, tmp_path: Path, address: str) -> None:
@@ -82,14 +105,14 @@ def test_a_process_that_dies_takes_nothing_from_the_others(shop: Database, tmp_p
         wait_for(lambda: get(f"http://{address}/readyz")[0] == 200, "both are ready")
         publish(shop, "t", *["good"] * 50)
         wait_for_rest(shop)
-        before = scrape(address)
+        before = page(address, are_both_there)
         path = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children")
-        os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
-        wait_for(lambda: total(scrape(address), "outbox_worker_process_up") == 1, "one is gone")
-        wait_for(lambda: get(f"http://{address}/readyz")[0] == 200, "another is in its place")
-        after = scrape(address)
-    done = "outbox_handled_messages_total"
-    counts = [[total(series, done, outcome="done", process=place) for place in "01"] for series in (before, after)]
+        first, second = path.read_text().split()
+        os.kill(int(first), signal.SIGKILL)
+        wait_for(lambda: len({*path.read_text().split()} - {first, second}) == 1, "another is in its place")
+        after = page(address, lambda series: total(series, "outbox_worker_process_up") == 2)
+    of_s = {"subscription": "s", "outcome": "done"}
+    counts = [[total(series, HANDLED, process=place, **of_s) for place in "01"] for series in (before, after)]
     assert any(new == old for old, new in zip(*counts, strict=True))
 
 
@@ -100,7 +123,7 @@ def test_a_worker_without_its_database_is_alive_and_not_ready(
         wait_for(lambda: get(f"http://{address}/readyz")[0] == 200, "it is ready")
         own_postgres.postgres.stop()
         wait_for(lambda: get(f"http://{address}/readyz")[0] == 503, "it is not ready")
-        assert get(f"http://{address}/healthz")[0] == 200
+        wait_for(lambda: get(f"http://{address}/healthz")[0] == 200, "it is alive")
         wait_for(lambda: total(scrape(address), "outbox_pulls_total", result="away") > 0, "a pull that failed")
         own_postgres.postgres.start()
         wait_for(lambda: get(f"http://{address}/readyz")[0] == 200, "it is ready again")
@@ -116,7 +139,7 @@ async def handle(message):
 
 def test_a_worker_whose_event_loop_stands_still_is_not_alive(shop: Database, tmp_path: Path, address: str) -> None:
     with worker(shop.url, tmp_path, BLOCKING, "--metrics", address, "--timeout", "3"):
-        assert get(f"http://{address}/healthz")[0] == 200
+        wait_for(lambda: get(f"http://{address}/healthz")[0] == 200, "it is alive")
         publish(shop, "t", 1)
         wait_for(lambda: get(f"http://{address}/healthz")[0] in (503, 0), "its loop stands still, or it is replaced")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from outbox import Outbox
-from tests.shop_floor import Database, wait_for
+from tests.shop_floor import Database, at_rest, wait_for
 
 PREAMBLE = """
 import asyncio, os, time
@@ -33,14 +33,6 @@ def publish(database: Database, topic: str, *payloads: object) -> None:
 def seen(database: Database) -> list[str]:
     with database.connect() as connection:
         return [what for (what,) in connection.execute("SELECT what FROM seen ORDER BY id").fetchall()]
-
-
-def at_rest(database: Database) -> bool:
-    """Nothing to deliver, nothing in hand, nothing waiting for another try."""
-    return all(
-        database.value(f"SELECT count(*) FROM outbox.{what}") == 0
-        for what in ("lag WHERE lag > 0", "lease", "redelivery")
-    )
 
 
 def wait_for_rest(database: Database) -> None:

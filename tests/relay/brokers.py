@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -14,20 +13,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.relay.wire import Wire
-from tests.servers import free_port
+from tests.servers import free_port, listens
 from tests.shop_floor import wait_for
 
 RABBITMQ = Path("/usr/sbin/rabbitmq-server")
 NATS = Path("/usr/sbin/nats-server")
 ACTIVEMQ = Path("/usr/share/activemq/bin/activemq.jar")
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 class Broker:
@@ -67,7 +58,7 @@ class Broker:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        wait_for(self.is_ready, f"{type(self).__name__} listens", 90)
+        wait_for(self.is_ready, f"{type(self).__name__} listens")
 
     def is_ready(self) -> bool:
         assert self.process is not None

@@ -123,7 +123,7 @@ class Peer:
 
 class RabbitPeer(Peer):
     scheme = "amqp"
-    fields = (*Peer.fields, 'timeout = "2s"')
+    fields = (*Peer.fields, 'timeout = "5s"')
     server: RabbitMQ
 
     def __init__(self, *arguments: Any) -> None:
@@ -211,7 +211,7 @@ def create_topic(settings: dict[str, Any], name: str, partitions: int = 3) -> No
     admin = AdminClient(settings)  # as long as it lives, it answers
     for made in admin.create_topics([NewTopic(name, partitions, 1)]).values():
         try:
-            made.result(10)
+            made.result(60)
         except KafkaException as error:  # Tansu makes a topic for who asks for it: somebody was first
             assert error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS  # noqa: PT017
 
@@ -223,7 +223,7 @@ class KafkaPeer(Peer):
     _linger = 1.0
 
     scheme = "kafka"
-    fields = (*Peer.fields, 'timeout = "3s"')
+    fields = (*Peer.fields, 'timeout = "5s"')
     follower = ('group = "follower"',)
     server: Tansu | MockCluster
 
@@ -243,8 +243,8 @@ class KafkaPeer(Peer):
         name = name or self.name
         consumer = Consumer(self.settings | {"group.id": "drain", "enable.auto.commit": False})
         try:
-            partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
-            ends = {n: consumer.get_watermark_offsets(TopicPartition(name, n), timeout=10)[1] for n in partitions}
+            partitions = consumer.list_topics(name, timeout=60).topics[name].partitions
+            ends = {n: consumer.get_watermark_offsets(TopicPartition(name, n), timeout=60)[1] for n in partitions}
             consumer.assign([TopicPartition(name, n, OFFSET_BEGINNING) for n, end in ends.items() if end])
             found: list[Any] = []
 
@@ -270,7 +270,7 @@ class KafkaPeer(Peer):
         producer = Producer(self.settings | {"enable.idempotence": True})
         for n in numbers:
             producer.produce(self.name, str(n).encode(), key=f"k{n % 7}", headers={"tenant": b"eu"})
-        assert producer.flush(20) == 0
+        assert producer.flush(60) == 0
 
 
 class TansuPeer(KafkaPeer):
@@ -332,7 +332,7 @@ class MockPeer(KafkaPeer):
 
 class StompPeer(Peer):
     scheme = "stomp"
-    fields = (*Peer.fields, 'timeout = "2s"')
+    fields = (*Peer.fields, 'timeout = "5s"')
     server: ActiveMQ
 
     def __init__(self, *arguments: Any) -> None:
@@ -419,7 +419,7 @@ class Listener(stomp.ConnectionListener):  # type: ignore[misc]  # the package h
 
 class NatsPeer(Peer):
     scheme = "nats"
-    fields = (*Peer.fields, 'timeout = "2s"')
+    fields = (*Peer.fields, 'timeout = "5s"')
     knows_ids = True
     server: Nats
 
@@ -486,7 +486,7 @@ class HookPeer(Peer):
     """A receiver of webhooks; it is of one test."""
 
     scheme = "http"
-    fields = (*Peer.fields, "allow_private = true", 'timeout = "2s"')
+    fields = (*Peer.fields, "allow_private = true", 'timeout = "5s"')
     charges = True
     server: Receiver
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+
+from tests.servers import free_port
+from tests.shop_floor import PATIENCE
 
 
 class Post(NamedTuple):
@@ -31,7 +33,7 @@ class Receiver(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int | None = None) -> None:
         self.posts: list[Post] = []
         #: What was answered with a 2xx.
         self.accepted: list[Post] = []
@@ -45,7 +47,8 @@ class Receiver(ThreadingHTTPServer):
         self.busy, self.busiest = 0, 0
         self.lock = threading.Lock()
         self._connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", port), _Answers)
+        # one that is closed and opened again gets its port again: no connection is given it meanwhile
+        super().__init__(("127.0.0.1", port or free_port()), _Answers)
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
 
@@ -109,8 +112,7 @@ class _Answers(BaseHTTPRequestHandler):
             self.connection.close()
             return
         if what == "stall":
-            until = time.monotonic() + 30
-            self.server.flow.wait(until - time.monotonic())
+            self.server.flow.wait(PATIENCE)
             what = 204
         status, headers = what if isinstance(what, tuple) else (what, {})
         assert isinstance(status, int)

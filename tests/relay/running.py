@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from outbox import NewMessage, Outbox
-from tests.shop_floor import CommandProcess, Database, outbox, wait_for
+from tests.shop_floor import CommandProcess, Database, at_rest, outbox, wait_for
 
 
 class RelayProcess(CommandProcess):
@@ -42,16 +42,8 @@ def publish(database: Database, topic: str, numbers: Iterable[int], keys: int = 
         Outbox().publish_many(connection, topic, [NewMessage(n, key=f"k{n % keys}") for n in numbers])
 
 
-def settled(database: Database) -> bool:
-    """Is nothing to be delivered, in hand, or waiting for another try?"""
-    return all(
-        database.value(f"SELECT count(*) FROM outbox.{what}") == 0
-        for what in ("lag WHERE lag > 0", "lease", "redelivery")
-    )
-
-
-def wait_until_settled(database: Database, seconds: float = 60) -> None:
-    wait_for(lambda: settled(database), "all messages delivered and settled", seconds)
+def wait_until_settled(database: Database) -> None:
+    wait_for(lambda: at_rest(database), "all messages delivered and settled")
 
 
 def check_ledger(found: Iterable[tuple[str, int]], wanted: Iterable[int], keys: int = 7, doubled: bool = False) -> None:

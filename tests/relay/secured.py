@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.relay.brokers import ActiveMQ, Nats, RabbitMQ, Tansu, listens
+from tests.relay.brokers import ActiveMQ, Nats, RabbitMQ, Tansu
 from tests.relay.receiver import Receiver
-from tests.servers import free_port
+from tests.servers import free_port, listens
 
 USER, PASSWORD = "outbox", "hush-hush-hush"
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")

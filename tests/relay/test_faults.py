@@ -156,7 +156,7 @@ def test_a_source_whose_peer_is_absent_and_restarts_publishes_once(
         wait_for(lambda: len(came_in(one_database)) > 100, "more of them")
         peer.kill()
         peer.start()
-        wait_for(lambda: len(came_in(one_database)) >= 400, "all of them", 60)
+        wait_for(lambda: len(came_in(one_database)) >= 400, "all of them")
         assert process.stop() == 0
     assert sorted(n for _, n in came_in(one_database)) == list(range(400))
 
@@ -168,7 +168,7 @@ def test_a_source_whose_peer_comes_back_without_its_data_takes_what_is_new(
     peer.create()
     peer.send(range(50))
     with relaying(one_database.url, tmp_path, peer.source()) as process:
-        wait_for(lambda: len(came_in(one_database)) == 50, "the first", 60)
+        wait_for(lambda: len(came_in(one_database)) == 50, "the first")
         peer.kill()
         peer.forget()
         process.wait_for_line("circuit open")
@@ -176,9 +176,9 @@ def test_a_source_whose_peer_comes_back_without_its_data_takes_what_is_new(
         peer.create()
         peer.send(range(50, 80))
         if peer.scheme == "kafka":  # offsets have begun anew, and nobody is to guess what that means
-            process.wait_for_line("does not have the offset that comes next", seconds=60)
+            process.wait_for_line("does not have the offset that comes next")
             one_database.execute("DELETE FROM outbox.source_position")
-        wait_for(lambda: len(came_in(one_database)) == 80, "what came then", 60)
+        wait_for(lambda: len(came_in(one_database)) == 80, "what came then")
         assert process.stop() == 0
     check_ledger(came_in(one_database), range(80))
 
@@ -211,7 +211,7 @@ def test_a_source_that_is_cut_off_and_killed_publishes_once(one_database: Databa
     # what the killed one had taken from NATS comes again when its consumer's ack_wait is over: 30 s
     with relaying(one_database.url, tmp_path, peer.source("batch = 10", *peer.follower)) as process:
         peer.send(range(300, 350))
-        wait_for(lambda: len(came_in(one_database)) >= 350, "all of them", 80)
+        wait_for(lambda: len(came_in(one_database)) >= 350, "all of them")
         assert process.stop() == 0
     assert sorted(n for _, n in came_in(one_database)) == list(range(350))
     row = one_database.connect().execute("SELECT key, headers FROM outbox.message WHERE payload::text = '8'").fetchone()

@@ -64,11 +64,11 @@ def test_effects_are_exactly_once_though_workers_are_killed_again_and_again(
     arguments = ["--from", f"{rabbitmq.url}/?queue={name}", "--timeout", "2"]
     for wanted in 30, 150, 350:
         with worker(books.url, tmp_path, app, *arguments) as process:
-            wait_for(lambda wanted=wanted: count(books) >= wanted, f"{wanted} of them", 60)  # type: ignore[misc]
+            wait_for(lambda wanted=wanted: count(books) >= wanted, f"{wanted} of them")  # type: ignore[misc]
             process.kill()
     with worker(books.url, tmp_path, app, *arguments) as process:
         send(rabbitmq.url, name, range(600, 800))
-        wait_for(lambda: count(books) >= 800, f"all of them\n{process.log}", 60)
+        wait_for(lambda: count(books) >= 800, f"all of them\n{process.log}")
         assert process.stop() == 0
     assert left(rabbitmq.url, name) == 0
     check_once(books, range(800), in_order="ordered" in more)
@@ -102,7 +102,7 @@ def test_an_ordered_subscription_reads_a_queue_in_one_process_and_another_takes_
             second.wait_for_line("circuit open")
             first.kill()
             send(rabbitmq.url, name, range(50, 100))
-            wait_for(lambda: count(books) == 100, "the rest", 60)
+            wait_for(lambda: count(books) == 100, "the rest")
             assert second.stop() == 0
     check_once(books, range(100))
 
@@ -116,7 +116,7 @@ def test_a_broker_that_restarts_loses_and_doubles_nothing(books: Database, tmp_p
             wait_for(lambda: count(books) >= 20, "the first")
             broker.kill()
             broker.start()
-            wait_for(lambda: count(books) >= 300, f"all of them\n{process.log}", 90)
+            wait_for(lambda: count(books) >= 300, f"all of them\n{process.log}")
             wait_for(lambda: left(broker.url, name) == 0, "all acknowledged")
             assert process.stop() == 0
         check_once(books, range(300), in_order=False)

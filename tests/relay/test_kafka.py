@@ -18,8 +18,8 @@ from outbox.relay.kafka import Topic
 from outbox.relay.target import Outcome, Unavailable
 from tests.relay.mocked import PRODUCE
 from tests.relay.peers import KafkaPeer, MockPeer
-from tests.relay.running import came_in, check_ledger, publish, relaying, settled, wait_until_settled
-from tests.shop_floor import Database, wait_for
+from tests.relay.running import came_in, check_ledger, publish, relaying, wait_until_settled
+from tests.shop_floor import Database, at_rest, wait_for
 
 PEER = "librdkafka"
 on_tansu = pytest.mark.parametrize("peer", ["kafka"], indirect=True)
@@ -134,11 +134,11 @@ def test_a_source_publishes_a_topic_exactly_once_though_it_is_killed_again_and_a
     peer.send(range(300))
     for wanted in 50, 120, 200:  # each with a group of its own: none waits until Kafka has forgotten the one before
         with relaying(one_database.url, tmp_path, peer.source("batch = 7", f'group = "{wanted}"')) as process:
-            wait_for(lambda wanted=wanted: len(came_in(one_database)) >= wanted, f"{wanted} of them", 60)  # type: ignore[misc]
+            wait_for(lambda wanted=wanted: len(came_in(one_database)) >= wanted, f"{wanted} of them")  # type: ignore[misc]
             process.kill()
     with relaying(one_database.url, tmp_path, peer.source("batch = 7")) as process:
         peer.send(range(300, 600))
-        wait_for(lambda: len(came_in(one_database)) >= 600, "all of them", 60)
+        wait_for(lambda: len(came_in(one_database)) >= 600, "all of them")
         assert process.stop() == 0
     check_ledger(came_in(one_database), range(600))
     row = one_database.connect().execute("SELECT key, headers FROM outbox.message WHERE payload::text = '8'").fetchone()
@@ -153,10 +153,10 @@ def test_two_sources_share_a_topic_and_publish_it_once(one_database: Database, t
         wait_for(lambda: came_in(one_database), "the first")
         with relaying(one_database.url, tmp_path / "b", text) as second:
             peer.send(range(400, 1200))
-            wait_for(lambda: len(came_in(one_database)) >= 1200, "all of them", 60)
+            wait_for(lambda: len(came_in(one_database)) >= 1200, "all of them")
             first.kill()
             peer.send(range(1200, 1500))
-            wait_for(lambda: len(came_in(one_database)) >= 1500, "the rest", 60)
+            wait_for(lambda: len(came_in(one_database)) >= 1500, "the rest")
             assert second.stop() == 0
     check_ledger(came_in(one_database), range(1500))
 
@@ -169,7 +169,7 @@ def test_what_goes_out_to_kafka_comes_back_in_once(one_database: Database, tmp_p
     text = peer.relay() + peer.source()
     with relaying(one_database.url, tmp_path, text) as process:
         came = "SELECT count(*) FROM outbox.history WHERE topic = 'in.orders'"
-        wait_for(lambda: one_database.value(came) == 200, "all of them", 90)
-        wait_for(lambda: settled(one_database), "all settled")
+        wait_for(lambda: one_database.value(came) == 200, "all of them")
+        wait_for(lambda: at_rest(one_database), "all settled")
         assert process.stop() == 0
     assert one_database.value(f"{came} AND key IS NOT NULL") == 200

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from outbox.metrics.relays import RELAY
-from tests.library.scraping import get, parse, scrape, total
+from tests.library.scraping import Series, get, parse, scrape, total
 from tests.relay.receiver import Receiver
 from tests.relay.running import RelayProcess, publish, relaying, wait_until_settled
 from tests.servers import free_port
@@ -44,12 +44,17 @@ def test_several_processes_are_one_page_each_with_its_label(
     try:
         wait_for(lambda: get(f"http://{address}/readyz")[0] == 200, "both are ready")
         wait_until_settled(one_database)
-        series = scrape(address)
-        assert get(f"http://{address}/healthz") == (200, "ok\n")
+        wait_for(lambda: get(f"http://{address}/healthz") == (200, "ok\n"), "both are alive")
+
+        def counted() -> Series | None:
+            """A moment after it was settled; who does not answer for two seconds is left out."""
+            found = scrape(address)
+            delivered = total(found, "outbox_relay_delivered_total", relay="hook", outcome="delivered")
+            return found if (delivered, total(found, "outbox_worker_process_up")) == (60, 2) else None
+
+        series = wait_for(counted, "all of both")
         assert process.stop() == 0
     finally:
         process.kill()
-    assert total(series, "outbox_relay_delivered_total", relay="hook", outcome="delivered") == 60
-    assert total(series, "outbox_worker_process_up") == 2
     for name in ("outbox_relay_delivered_total", "outbox_relay_circuit_open", "outbox_relay_delivery_seconds_count"):
         assert {dict(labels)["process"] for found, labels in series if found == name} == {"0", "1"}, name

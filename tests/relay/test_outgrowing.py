@@ -60,10 +60,10 @@ def test_effects_are_exactly_once_behind_kafka_though_all_processes_are_killed_a
     for part, wanted in ("first", 50), ("second", 500):
         with ExitStack() as processes:
             start(part, processes)
-            wait_for(lambda wanted=wanted: receipts() >= wanted, f"{wanted} receipts", 90)  # type: ignore[misc]
+            wait_for(lambda wanted=wanted: receipts() >= wanted, f"{wanted} receipts")  # type: ignore[misc]
     with ExitStack() as processes:
         start("last", processes)
-        wait_for(lambda: receipts() >= ORDERS, "all receipts", 90)
+        wait_for(lambda: receipts() >= ORDERS, "all receipts")
         wait_until_settled(shop)
         wait_until_settled(mailer)
     with mailer.connect() as connection:

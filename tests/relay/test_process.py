@@ -11,7 +11,7 @@ from tests.relay.peers import MockPeer
 from tests.relay.receiver import Receiver
 from tests.relay.running import came_in, check_ledger, publish, relaying, wait_until_settled
 from tests.relay.test_webhooks import arrived, definition
-from tests.shop_floor import Database, wait_for
+from tests.shop_floor import PATIENCE, Database, wait_for
 
 PEER = "librdkafka"
 
@@ -60,7 +60,7 @@ def test_a_signal_after_a_reload_does_not_abandon_what_is_on_its_way(
             with pytest.raises(AssertionError, match="in vain"):
                 wait_for(lambda: process.process.poll() is not None, "its end", 1)
             receiver.flow.set()
-            assert process.process.wait(30) == 0
+            assert process.process.wait(PATIENCE) == 0
     assert [n for _, n in arrived(receiver)] == [0]
     assert len(receiver.posts) == 1
 
@@ -75,13 +75,16 @@ def test_a_source_that_can_t_publish_does_not_outlast_the_grace_time(
     connection = one_database.connect()
     text = peer.source()
     with relaying(one_database.url, tmp_path, text, "--grace", "1") as process:
-        wait_for(lambda: len(came_in(one_database)) == 10, "all of them", 60)
+        wait_for(lambda: len(came_in(one_database)) == 10, "all of them")
         connection.execute("SELECT outbox.lock_source('in', partition) FROM outbox.source_position")
         peer.send(range(10, 20))
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'"
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory' "
+            "AND datname = current_database()"
+        )
         wait_for(lambda: one_database.value(waits) == 1, "it waits")
         assert process.stop() == 0
     connection.rollback()
     with relaying(one_database.url, tmp_path, peer.source(*peer.follower)):
-        wait_for(lambda: len(came_in(one_database)) == 20, "the rest", 60)
+        wait_for(lambda: len(came_in(one_database)) == 20, "the rest")
     check_ledger(came_in(one_database), range(20))

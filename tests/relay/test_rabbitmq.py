@@ -9,8 +9,8 @@ import aio_pika
 
 from outbox import Outbox
 from tests.relay.peers import RabbitPeer
-from tests.relay.running import came_in, check_ledger, publish, relaying, send_probe, settled, wait_until_settled
-from tests.shop_floor import Database, wait_for
+from tests.relay.running import came_in, check_ledger, publish, relaying, send_probe, wait_until_settled
+from tests.shop_floor import Database, at_rest, wait_for
 
 PEER = "rabbitmq"
 
@@ -46,9 +46,9 @@ def test_a_message_that_is_refused_parks_its_key_and_others_go_on(
 
         def rest() -> bool:
             found.extend(peer.drain(f"{peer.name}.k0"))
-            return settled(one_database)
+            return at_rest(one_database)
 
-        wait_for(rest, "all of them", 60)
+        wait_for(rest, "all of them")
         found.extend(peer.drain(f"{peer.name}.k0"))
     check_ledger(others, range(1, 20, 2), keys=2)
     check_ledger(peer.numbers(found), range(0, 20, 2), keys=2)

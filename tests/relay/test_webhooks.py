@@ -12,9 +12,9 @@ from standardwebhooks import Webhook as Verifier
 
 from outbox import Outbox
 from tests.relay.receiver import Receiver
-from tests.relay.running import check_ledger, publish, relaying, send_probe, settled, wait_until_settled
+from tests.relay.running import check_ledger, publish, relaying, send_probe, wait_until_settled
 from tests.servers import free_port
-from tests.shop_floor import Database, outbox, wait_for
+from tests.shop_floor import PATIENCE, Database, at_rest, outbox, wait_for
 
 OLD, NEW = ("whsec_" + base64.b64encode(letter * 24).decode() for letter in (b"o", b"n"))
 SECRETS = {"OLD_SECRET": OLD, "NEW_SECRET": NEW}
@@ -194,7 +194,7 @@ def test_a_stop_waits_for_what_is_on_its_way_and_gives_the_rest_back(
         process.process.send_signal(signal.SIGTERM)
         process.wait_for_line("stopping")
         receiver.flow.set()
-        assert process.process.wait(20) == 0
+        assert process.process.wait(PATIENCE) == 0
     assert receiver.bodies() == [b"0"]
     charged = one_database.value("SELECT coalesce(max(attempt), 0) FROM outbox.redelivery")
     assert charged <= 1
@@ -219,7 +219,7 @@ def test_definitions_are_read_anew_and_nothing_is_lost(
             process.process.send_signal(signal.SIGHUP)
             process.wait_for_line("worker started", 2)
             publish(one_database, "orders.placed", range(400, 440))
-            wait_for(lambda: settled(one_database) and len(second.bodies() + receiver.bodies()) == 880, "both")
+            wait_for(lambda: at_rest(one_database) and len(second.bodies() + receiver.bodies()) == 880, "both")
             assert process.stop() == 0
         check_ledger(arrived(receiver) + arrived(second), range(440))
         check_ledger(arrived(second, "/hook/other"), range(440))
@@ -272,15 +272,15 @@ def test_metrics_say_what_was_delivered(one_database: Database, tmp_path: Path, 
     listen = f"127.0.0.1:{free_port()}"
     with relaying(one_database.url, tmp_path, definition(receiver.url), "--metrics", listen):
         wait_until_settled(one_database)
-        found = wait_for(lambda: scrape(listen), "the metrics")
-    assert 'outbox_relay_delivered_total{outcome="delivered",relay="hook"} 10.0' in found
+        delivered = 'outbox_relay_delivered_total{outcome="delivered",relay="hook"} 10.0'
+        found = wait_for(lambda: delivered in (page := scrape(listen)) and page, "the metrics")  # a moment later
     assert 'outbox_relay_circuit_open{relay="hook"} 0.0' in found
     assert 'outbox_relay_delivery_seconds_bucket{le="+Inf",relay="hook"}' in found
 
 
 def scrape(listen: str) -> str:
     host, port = listen.split(":")
-    with socket.create_connection((host, int(port)), 5) as connection:
+    with socket.create_connection((host, int(port)), 60) as connection:
         connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         answer = b""
         while part := connection.recv(65536):

@@ -350,12 +350,17 @@ class Feed:
             await asyncio.sleep(pause)
             began = time.monotonic()
             with suppress(*AWAY):
-                self._handlers.is_paused = await self._database.run(relay_operations.is_paused(self.name))
+                self._note_pause(await self._database.run(relay_operations.is_paused(self.name)))
                 for lane in list(self._lanes.values()):
                     if lane.parked:
                         await self._look_for_detours(lane)
             pause = max(_LOOK, _SELDOM * (time.monotonic() - began))
             self._handlers.dispatch()
+
+    def _note_pause(self, is_paused: bool) -> None:
+        if is_paused != self._handlers.is_paused:
+            log(logging.INFO, "feed paused" if is_paused else "feed resumed", subscription=self.name)
+        self._handlers.is_paused = is_paused
 
     async def _look_for_detours(self, lane: Lane) -> None:
         """Nothing of the lane is settled meanwhile: what is not yet on its detour is seen in its window."""
