@@ -26,7 +26,7 @@ from outbox.relay.feeding.judging import Judge
 from outbox.relay.feeding.lanes import Lane
 from outbox.relay.feeding.message import Fed
 from outbox.relay.feeding.operations import Begun
-from outbox.relay.feeding.stream import Stream
+from outbox.relay.feeding.stream import Silent, Stream
 from outbox.relay.tally import Tally
 from outbox.relay.target import Unavailable
 from outbox.subscription import Subscription
@@ -213,10 +213,11 @@ class Feed:
             found: list[Fed] = await unless(self._stopping, self._stream.read(_READ, self._held(has_room)))
             self.circuit.succeeded(ticket)
         except Unavailable as error:
-            if self.circuit.failed(ticket, str(error), error.after):
+            stays = isinstance(error, Silent)
+            if self.circuit.failed(ticket, str(error), error.after, at_once=stays):
                 log(logging.WARNING, "feed's circuit open", subscription=self.name, reason=str(error))
             self.observer.pulled("away", time.monotonic() - began)
-            for name in list(self._lanes):
+            for name in () if stays else list(self._lanes):
                 self._drop(name)
             return
         if found:
