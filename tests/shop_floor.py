@@ -260,9 +260,11 @@ class WorkerProcess(CommandProcess):
 
 
 @contextmanager
-def worker(database_url: str, folder: Path, app: str, *arguments: str) -> Iterator[WorkerProcess]:
+def worker(
+    database_url: str, folder: Path, app: str, *arguments: str, more: dict[str, str] | None = None
+) -> Iterator[WorkerProcess]:
     """A started worker, killed in the end if it still runs."""
-    process = WorkerProcess(database_url, folder, app, *arguments)
+    process = WorkerProcess(database_url, folder, app, *arguments, more=more)
     try:
         process.wait_for_line("worker started")
         yield process

@@ -89,14 +89,19 @@ class Circuit:
             self.reason = None
             self._become("closed")
 
-    def failed(self, ticket: Ticket, reason: str, after: float | None = None) -> bool:
-        """It has not; leave it alone for a pause, or for as long as it asked for. Is that news?"""
+    def failed(self, ticket: Ticket, reason: str, after: float | None = None, at_once: bool = False) -> bool:
+        """It has not; leave it alone for a pause, or for as long as it asked for. Is that news?
+
+        Args:
+            at_once: without a pause: to try costs the other side nothing.
+        """
         if ticket.epoch != self._epoch:
             return False
         news = self.state == "closed"
-        pause = self._pause * random.uniform(0.5, 1)
-        self._pause = min(2 * self._pause, self._longest)
-        self._until = time.monotonic() + max(pause, after or 0)
+        if not at_once:
+            pause = self._pause * random.uniform(0.5, 1)
+            self._pause = min(2 * self._pause, self._longest)
+            self._until = time.monotonic() + max(pause, after or 0)
         self.reason = reason
         self._become("open")
         return news

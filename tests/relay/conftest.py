@@ -10,10 +10,12 @@ from typing import TypeVar
 import pytest
 
 from tests.relay.brokers import ACTIVEMQ, NATS, RABBITMQ, ActiveMQ, Broker, Nats, RabbitMQ, Tansu, tansu
+from tests.relay.feeding import EFFECTS
 from tests.relay.mocked import MockCluster
 from tests.relay.peers import HookPeer, MockPeer, NatsPeer, Peer, RabbitPeer, StompPeer, TansuPeer
 from tests.relay.receiver import Receiver
 from tests.relay.wire import Wire
+from tests.shop_floor import Database
 
 B = TypeVar("B", bound=Broker)
 
@@ -88,6 +90,14 @@ def wires() -> Iterator[Callable[[int], Wire]]:
     yield make
     for wire in made:
         wire.close()
+
+
+@pytest.fixture
+def books(one_database: Database) -> Database:
+    """Where handlers on another system's log write down their effects; and what they fail on."""
+    one_database.execute(EFFECTS)
+    one_database.execute("CREATE TABLE broken (n int)")
+    return one_database
 
 
 @pytest.fixture

@@ -92,6 +92,14 @@ class Peer:
         """While it is down: lose all that it has stored."""
         self.server.forget()
 
+    def vanish(self) -> None:
+        """Be away, and keep all data."""
+        raise NotImplementedError
+
+    def reappear(self) -> None:
+        """Be there again."""
+        raise NotImplementedError
+
     def tap(self) -> None:
         """Put a wire before it, if there is none."""
         assert self.wire.flowing.is_set()
@@ -287,8 +295,17 @@ class TansuPeer(KafkaPeer):
         super().start()
         self.create()
 
+    def vanish(self) -> None:
+        """It is its wire that leads nowhere."""
+        self.wire.target = 0
+        self.wire.cut()
+
+    def reappear(self) -> None:
+        self.wire.target = self.server.port
+
     def mend(self) -> None:
         super().mend()
+        self.reappear()
         self.flow()
 
 
@@ -306,6 +323,12 @@ class MockPeer(KafkaPeer):
 
     def forget(self) -> None:
         self.server.delete(self.name)
+
+    def vanish(self) -> None:
+        self.kill()
+
+    def reappear(self) -> None:
+        self.start()
 
     def cut(self) -> None:
         self.kill()

@@ -2,99 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
 
 from outbox import Outbox
 from tests.relay.brokers import Tansu
+from tests.relay.feeding import (
+    EFFECTS,
+    EXACTLY_ONCE,
+    FAILING,
+    check_once,
+    count,
+    effects,
+    ends,
+    feeding,
+    send,
+    standing,
+    told,
+)
 from tests.relay.peers import create_topic, servers
 from tests.relay.running import relaying
 from tests.servers import Postgres
 from tests.shop_floor import Database, WorkerProcess, outbox, wait_for, worker
-
-EFFECTS = "CREATE TABLE effect (number bigint GENERATED ALWAYS AS IDENTITY, id text, n int, key text)"
-
-EXACTLY_ONCE = """
-from psycopg import Connection
-from outbox import Outbox
-app = Outbox()
-@app.subscribe("books", "orders.*", guarantee="exactly-once"{more})
-def book(message, connection: Connection):
-    connection.execute("INSERT INTO effect (id, n, key) VALUES (%s, %s, %s)",
-                       [str(message.id), message.payload, message.key])
-"""
-
-FAILING = """
-from datetime import timedelta
-import json
-from psycopg import Connection
-from outbox import Outbox, Retries
-app = Outbox()
-@app.subscribe("books", "orders.*", guarantee="exactly-once", retries=Retries.delays([timedelta(0)] * 2){more})
-def book(message, connection: Connection):
-    told = [message.topic, str(message.id), message.key, message.headers, message.published_at.isoformat(),
-            message.attempt, message.partition]
-    print("TOLD", json.dumps(told), flush=True)
-    if connection.execute("SELECT 1 FROM broken WHERE n = %s", [message.payload]).fetchone():
-        raise ValueError("broken")
-    connection.execute("INSERT INTO effect (id, n, key) VALUES (%s, %s, %s)",
-                       [str(message.id), message.payload, message.key])
-"""
-
-
-@pytest.fixture
-def books(one_database: Database) -> Database:
-    one_database.execute(EFFECTS)
-    one_database.execute("CREATE TABLE broken (n int)")
-    return one_database
-
-
-def send(url: str, topic: str, numbers: Iterable[int], keys: int = 7, ids: Callable[[int], str] | None = str) -> None:
-    """CloudEvents in binary mode, of the type orders.placed; without ids they are no events."""
-    producer = Producer(servers(url) | {"enable.idempotence": True})
-    for n in numbers:
-        event = {"ce_specversion": "1.0", "ce_source": "/t", "ce_type": "orders.placed", "tenant": "eu"}
-        event |= {"ce_id": ids(n), "ce_time": "2026-01-02T03:04:05.5Z"} if ids else {}
-        headers = {name: value.encode() for name, value in event.items()}
-        producer.produce(topic, str(n).encode(), key=f"k{n % keys}", headers=headers if ids else {})
-        producer.poll(0)
-    assert producer.flush(60) == 0
-
-
-def effects(database: Database) -> list[tuple[int, str]]:
-    with database.connect() as connection:
-        return connection.execute("SELECT n, key FROM effect ORDER BY number").fetchall()  # type: ignore[return-value]
-
-
-def count(database: Database) -> int:
-    return int(database.value("SELECT count(*) FROM effect"))
-
-
-def check_once(database: Database, wanted: Iterable[int], in_order: bool = True) -> None:
-    """Each effect once; of each key in order."""
-    found = effects(database)
-    numbers = sorted(n for n, _ in found)
-    wanted = sorted(wanted)
-    missing, more = sorted(set(wanted) - set(numbers)), len(numbers) - len(set(numbers))
-    assert numbers == wanted, f"{len(missing)} are missing: {missing[:10]}; {more} came again"
-    of_keys: dict[str, list[int]] = defaultdict(list)
-    for n, key in found:
-        of_keys[key].append(n)
-    if in_order:
-        for key, some in of_keys.items():
-            assert some == sorted(some), f"key {key} came out of order"
-
-
-def feeding(url: str, topic: str, *more: str) -> list[str]:
-    return ["--from", f"{url}/{topic}", *more]
 
 
 @pytest.mark.parametrize("more", [", concurrency=4", ", concurrency=4, ordered=True, batch=20"])
@@ -115,12 +47,6 @@ def test_effects_are_exactly_once_and_in_order_though_workers_are_killed_again_a
     assert books.value("SELECT count(*) FROM outbox.message") == 0
     assert books.value("SELECT count(*) FROM outbox.dead_letter") == 0
     assert books.value("SELECT bool_and(begun = 0) FROM outbox.source_position")
-
-
-def told(*logs: str) -> list[list[Any]]:
-    """What handlers were told of the messages that they got."""
-    lines = [line.removeprefix("TOLD ") for log in logs for line in log.splitlines() if line.startswith("TOLD ")]
-    return [json.loads(line) for line in lines]
 
 
 def test_a_failing_message_goes_round_looks_the_same_dies_and_is_redriven_while_others_go_on(
@@ -196,19 +122,6 @@ def test_what_comes_twice_under_one_id_has_one_effect(books: Database, tmp_path:
             wait_for(lambda: standing(books) == ends(mock, name), "all passed over")
             assert process.stop() == 0
     assert sorted(n for n, _ in effects(books) if n >= 0) == list(range(20))
-
-
-def standing(database: Database) -> int:
-    return int(database.value('SELECT coalesce(sum("offset"), 0) FROM outbox.source_position'))
-
-
-def ends(url: str, topic: str) -> int:
-    consumer = Consumer(servers(url) | {"group.id": "ends"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=60).topics[topic].partitions
-        return sum(consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=60)[1] for n in partitions)
-    finally:
-        consumer.close()
 
 
 def test_a_handler_that_kills_its_process_ends_as_a_dead_letter_alone(

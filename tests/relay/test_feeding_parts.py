@@ -12,14 +12,18 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import AsyncConnection
 
-from outbox import Binding, MessageId
+from outbox import Binding, Message, MessageId, Outbox
 from outbox import connection as connections
+from outbox.chunks import Deferred
 from outbox.definitions import Definitions, Source
 from outbox.errors import InvalidDeclaration
+from outbox.observer import NOBODY
 from outbox.relay.cloudevents import Incoming
 from outbox.relay.feeding import named, operations, source_of
 from outbox.relay.feeding.bindings import Sieve
+from outbox.relay.feeding.handlers import Handlers
 from outbox.relay.feeding.lanes import Lane
 from outbox.relay.feeding.message import EventId, Fed, Place, fed, id_of
 from outbox.relay.feeding.origin import of_subscription
@@ -169,3 +173,29 @@ def test_what_can_t_be_read_from_there_is_said_at_start(
     assert ended.returncode != 0
     assert problem in ended.stderr
     assert "secret" not in ended.stderr
+
+
+def test_nothing_moves_on_over_a_message_that_follows_its_key_on_its_detour() -> None:
+    """Or it would be lost if the process died before it is on its detour, too."""
+    app = Outbox()
+
+    @app.subscribe("books", "orders", guarantee="exactly-once", ordered=True, batch=10)
+    async def book(message: Message, connection: AsyncConnection[Any]) -> None: ...
+
+    lane = Lane("t/0", 0, 0, parked={"guilty"})
+    for offset, key in enumerate(["guilty", "other", "guilty", "other"]):
+        one = message("orders", {"ce_specversion": "1.0", "ce_partitionkey": key}, offset=offset)
+        assert lane.enter(one)
+        lane.waiting.append(one)
+
+    async def play() -> None:
+        nothing: Any = None
+        told = (lambda: None, lambda lane, error: None)
+        handlers = Handlers(app.subscriptions["books"], {"t/0": lane}, nothing, nothing, NOBODY, True, *told)
+        handlers.dispatch()
+        assert isinstance(lane.window[0].outcome, Deferred)
+        assert (handlers.running, len(lane.waiting)) == (0, 3)
+        lane.forget([lane.window[0]])  # it is on its detour
+        assert [one.offset for one in handlers._take(lane)] == [1]
+
+    asyncio.run(play())

@@ -2,64 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
 from pathlib import Path
 
-import aio_pika
 import pytest
 
 from tests.relay.brokers import RabbitMQ
-from tests.relay.test_feeding_kafka import EFFECTS, EXACTLY_ONCE, FAILING, check_once, count, told
+from tests.relay.feeding import EXACTLY_ONCE, FAILING, check_once, count, left, send_to_queue, told
 from tests.shop_floor import Database, wait_for, worker
-
-
-@pytest.fixture
-def books(one_database: Database) -> Database:
-    one_database.execute(EFFECTS)
-    one_database.execute("CREATE TABLE broken (n int)")
-    return one_database
-
-
-def send(url: str, queue: str, numbers: Iterable[int], keys: int = 7) -> None:
-    """CloudEvents of the type orders.placed, to a queue that is made if there is none."""
-
-    async def play() -> None:
-        async with await aio_pika.connect(url) as connection:
-            channel = await connection.channel()
-            await channel.declare_queue(queue, durable=True)
-            await asyncio.gather(*(channel.default_exchange.publish(message(n, keys), queue) for n in numbers))
-
-    asyncio.run(play())
-
-
-def message(n: int, keys: int) -> aio_pika.Message:
-    attributes = {
-        "specversion": "1.0",
-        "source": "/t",
-        "type": "orders.placed",
-        "id": str(n),
-        "subject": f"k{n % keys}",
-    }
-    headers = {f"cloudEvents_{name}": value for name, value in attributes.items()}
-    return aio_pika.Message(str(n).encode(), headers=headers, content_type="application/json", delivery_mode=2)  # type: ignore[arg-type]  # texts are fine
-
-
-def left(url: str, queue: str) -> int:
-    async def play() -> int:
-        async with await aio_pika.connect(url) as connection:
-            channel = await connection.channel()
-            declared = await channel.declare_queue(queue, passive=True)
-            return declared.declaration_result.message_count or 0
-
-    return asyncio.run(play())
 
 
 @pytest.mark.parametrize("more", [", ordered=True, batch=5, concurrency=2", ", concurrency=4"])
 def test_effects_are_exactly_once_though_workers_are_killed_again_and_again(
     books: Database, tmp_path: Path, rabbitmq: RabbitMQ, name: str, more: str
 ) -> None:
-    send(rabbitmq.url, name, range(600))
+    send_to_queue(rabbitmq.url, name, range(600))
     app = EXACTLY_ONCE.format(more=more)
     arguments = ["--from", f"{rabbitmq.url}/?queue={name}", "--timeout", "2"]
     for wanted in 30, 150, 350:
@@ -67,7 +23,7 @@ def test_effects_are_exactly_once_though_workers_are_killed_again_and_again(
             wait_for(lambda wanted=wanted: count(books) >= wanted, f"{wanted} of them")  # type: ignore[misc]
             process.kill()
     with worker(books.url, tmp_path, app, *arguments) as process:
-        send(rabbitmq.url, name, range(600, 800))
+        send_to_queue(rabbitmq.url, name, range(600, 800))
         wait_for(lambda: count(books) >= 800, f"all of them\n{process.log}")
         assert process.stop() == 0
     assert left(rabbitmq.url, name) == 0
@@ -80,7 +36,7 @@ def test_a_failing_message_is_tried_again_here_and_the_queue_goes_on(
 ) -> None:
     """The queue is that of the subscription's name."""
     books.execute("INSERT INTO broken VALUES (3)")
-    send(rabbitmq.url, "books", range(30))
+    send_to_queue(rabbitmq.url, "books", range(30))
     with worker(books.url, tmp_path, FAILING.format(more=""), "--from", rabbitmq.url) as process:
         wait_for(lambda: books.value("SELECT count(*) FROM outbox.dead_letter") == 1, "a dead letter")
         wait_for(lambda: count(books) == 29, "the others")
@@ -95,13 +51,13 @@ def test_an_ordered_subscription_reads_a_queue_in_one_process_and_another_takes_
     app = EXACTLY_ONCE.format(more=", ordered=True")
     arguments = ["--from", f"{rabbitmq.url}/?queue={name}"]
     (tmp_path / "b").mkdir()
-    send(rabbitmq.url, name, range(50))
+    send_to_queue(rabbitmq.url, name, range(50))
     with worker(books.url, tmp_path, app, *arguments) as first:
         wait_for(lambda: count(books) == 50, "the first")
         with worker(books.url, tmp_path / "b", app, *arguments) as second:
             second.wait_for_line("circuit open")
             first.kill()
-            send(rabbitmq.url, name, range(50, 100))
+            send_to_queue(rabbitmq.url, name, range(50, 100))
             wait_for(lambda: count(books) == 100, "the rest")
             assert second.stop() == 0
     check_once(books, range(100))
@@ -110,7 +66,7 @@ def test_an_ordered_subscription_reads_a_queue_in_one_process_and_another_takes_
 def test_a_broker_that_restarts_loses_and_doubles_nothing(books: Database, tmp_path: Path, name: str) -> None:
     broker = RabbitMQ()
     try:
-        send(broker.url, name, range(300))
+        send_to_queue(broker.url, name, range(300))
         arguments = ["--from", f"{broker.url}/?queue={name}"]
         with worker(books.url, tmp_path, EXACTLY_ONCE.format(more=", concurrency=2"), *arguments) as process:
             wait_for(lambda: count(books) >= 20, "the first")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.relay.brokers import ACTIVEMQ, NATS, RABBITMQ, Tansu
+from tests.relay.feeding import EXACTLY_ONCE, check_once, count
 from tests.relay.peers import HookPeer, NatsPeer, Peer, RabbitPeer, StompPeer, TansuPeer
 from tests.relay.running import check_ledger, publish, relaying, wait_until_settled
 from tests.relay.secured import (
@@ -23,7 +24,7 @@ from tests.relay.secured import (
     SecureTansu,
 )
 from tests.relay.wire import Wire
-from tests.shop_floor import Database, outbox, wait_for
+from tests.shop_floor import Database, outbox, wait_for, worker
 
 LOGIN = (f'user = "{USER}"', 'password = { env = "HUSH" }')
 #: Kind, server, the Debian package that it is of; and what it wants to know of who comes, beside a certificate.
@@ -80,6 +81,35 @@ def test_who_is_not_trusted_gets_nothing_and_says_why_and_who_is_gets_all(
         assert PASSWORD not in said + process.log
     assert one_database.value("SELECT count(*) FROM outbox.dead_letter") == 0
     check_ledger(peer.arrived(), range(30))
+
+
+@pytest.mark.parametrize("secure", ["rabbitmq", "kafka"], indirect=True)
+def test_handlers_on_another_log_trust_whom_relays_do(
+    books: Database, tmp_path: Path, authority: Authority, secure: tuple[Peer, tuple[str, ...]]
+) -> None:
+    peer, login = secure
+    peer.create()
+    peer.send(range(30))
+    app = EXACTLY_ONCE.format(more=", ordered=True, batch=5").replace("orders.*", "in.orders")
+
+    def trusting(ca: str) -> list[str]:
+        text = peer.source(*login, *authority.fields(ca)).replace(peer.url, peer.server.secure_url)
+        (tmp_path / "shop.toml").write_text(text)
+        return ["--from", "in", "-f", "shop.toml", "--log-level", "DEBUG"]
+
+    more = {"HUSH": PASSWORD}
+    with worker(books.url, tmp_path, app, *trusting("other.pem"), more=more) as process:
+        process.wait_for_line("circuit open")
+        reason = "SELECT max(reason) FROM outbox.relay WHERE state <> 'closed'"
+        wait_for(lambda: "certificate" in (books.value(reason) or "").lower(), "a reason that helps")
+        said = outbox(books.url, "status", "--json").stdout + process.log
+        assert process.stop() == 0
+    assert count(books) == 0
+    with worker(books.url, tmp_path, app, *trusting("ca.pem"), more=more) as process:
+        wait_for(lambda: count(books) >= 30, f"all of them\n{process.log}", 60)
+        assert process.stop() == 0
+        assert PASSWORD not in said + process.log
+    check_once(books, range(30))
 
 
 def test_a_password_that_kafka_does_not_know_opens_the_circuit_and_is_nowhere(

@@ -26,17 +26,20 @@ from outbox.relay.feeding.judging import Judge
 from outbox.relay.feeding.lanes import Lane
 from outbox.relay.feeding.message import Fed
 from outbox.relay.feeding.operations import Begun
-from outbox.relay.feeding.stream import Stream
+from outbox.relay.feeding.stream import Silent, Stream
 from outbox.relay.tally import Tally
 from outbox.relay.target import Unavailable
 from outbox.subscription import Subscription
 from outbox.transactions import Transactions
 from outbox.watchdog import Watchdog
 
-#: Messages that are read at once, and in hand of a lane before it is held.
+#: Messages that are read at once.
 _READ = 500
+#: Messages, and bytes, in hand of a lane beyond which it is held. Kafka's client forgets what it has fetched of a
+#: partition that is held: what there is room for must fit into one lane, so that none is held without need.
+_FULL, _FULL_BYTES = 2000, 8 * 1024 * 1024
 #: Of whoever died twice in the same place: so many may have been in hand of the lane, at most.
-_UNTRIED, _DEATHS = 2 * _READ, 2
+_UNTRIED, _DEATHS = _FULL + _READ, 2
 #: Seconds that the other log waits for room here before lanes that are full are held, so that others may go on.
 _PATIENCE = 1.0
 #: Seconds between looks at what is on a detour, and whether the subscription is paused; or so many times as long as
@@ -213,10 +216,11 @@ class Feed:
             found: list[Fed] = await unless(self._stopping, self._stream.read(_READ, self._held(has_room)))
             self.circuit.succeeded(ticket)
         except Unavailable as error:
-            if self.circuit.failed(ticket, str(error), error.after):
+            stays = isinstance(error, Silent)
+            if self.circuit.failed(ticket, str(error), error.after, at_once=stays):
                 log(logging.WARNING, "feed's circuit open", subscription=self.name, reason=str(error))
             self.observer.pulled("away", time.monotonic() - began)
-            for name in list(self._lanes):
+            for name in () if stays else list(self._lanes):
                 self._drop(name)
             return
         if found:
@@ -242,7 +246,9 @@ class Feed:
         if self._handlers.is_paused:
             return set(self._lanes)
         return {
-            lane.name for lane in self._lanes.values() if len(lane.window) >= _READ or (lane.waiting and not has_room)
+            lane.name
+            for lane in self._lanes.values()
+            if len(lane.window) > _FULL or lane.bytes > _FULL_BYTES or (lane.waiting and not has_room)
         }
 
     async def _accept(self, found: list[Fed]) -> None:

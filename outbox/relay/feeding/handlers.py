@@ -123,14 +123,19 @@ class Handlers:
         if not self._is_sequential:
             size = max(self._subscription.batch, min(size, -(-len(lane.waiting) // self._idle_runners)))
         taken: list[Fed] = []
+        follow = False
         while lane.waiting and len(taken) < size:
             if lane.parked and lane.waiting[0].key in lane.parked:
                 if taken and self._is_fenced:  # whose transactions move on over it
                     break
                 lane.waiting.popleft().outcome = Deferred()
-                self._changed()
+                follow = True
+            elif follow and self._is_fenced:  # the same: it is not on its detour yet
+                break
             else:
                 taken.append(lane.waiting.popleft())
+        if follow:
+            self._changed()
         return taken
 
     def _make_runner(self, watchdog: Watchdog) -> Threads | Coroutines:

@@ -13,12 +13,14 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from outbox.definitions.relays import Source
 from outbox.relay.feeding.message import Fed, Place, fed
 from outbox.relay.feeding.operations import WAYS
-from outbox.relay.feeding.stream import Reader, Start
+from outbox.relay.feeding.stream import Reader, Silent, Start
 from outbox.relay.kafka_log import PREFIX, Log, incoming_of, partition_of, place_of
 from outbox.relay.target import Unavailable
 
 #: Seconds that Kafka may take to say where a partition begins and ends.
 _ASKED = 10
+#: Seconds that it may take to answer that it is back.
+_HEARD = 1.0
 #: Seconds between what it is told of our offsets.
 _TELLING = 1.0
 
@@ -50,8 +52,8 @@ class Partitions(Log):
     async def read(self, limit: int, held: set[str]) -> list[Fed]:
         self._held = held
         found = [self._fed(record) for record in await self.look(limit)]
-        if self._away is not None and not self._stands:  # what is assigned goes on by itself when a broker is back
-            raise Unavailable(f"Kafka can't be reached: {self._away}")
+        if self._away is not None and not found:  # what is assigned goes on by itself when a broker is back
+            raise (Silent if self._stands else Unavailable)(f"Kafka can't be reached: {self._away}")
         return [one for one in found if one.lane not in self._anew]
 
     async def note_settled(self, settled: Sequence[Fed], lane: str, offset: int) -> None:
@@ -70,9 +72,19 @@ class Partitions(Log):
             self._tell(consumer)
         assignments = self._assignments
         records = super()._take(consumer, limit)
+        if self._away is not None and self._stands and (records or self._is_back(consumer)):
+            self._away = None
         if not records or assignments == self._assignments:
             return records
         return self._from_the_beginning(consumer, records)
+
+    @staticmethod
+    def _is_back(consumer: Consumer) -> bool:
+        """Does a broker answer? A connection that breaks is told to us, and one that is there again is not."""
+        try:
+            return bool(consumer.list_topics(timeout=_HEARD).brokers)
+        except KafkaException:
+            return False
 
     def _from_the_beginning(self, consumer: Consumer, records: list[Any]) -> list[Any]:
         """Partitions changed hands while these were taken: some may be from before that, and others be left out."""

@@ -30,6 +30,8 @@ class Lane:
         #: All that is not settled, and of that what no handler has begun with.
         self.window: deque[Fed] = deque()
         self.waiting: deque[Fed] = deque()
+        #: The size of the payloads of all that is not settled.
+        self.bytes = 0
         self.chunks: set[Chunk] = set()
         #: Held while it is settled: what is on a detour changes meanwhile.
         self.settling = asyncio.Lock()
@@ -44,6 +46,7 @@ class Lane:
             return False
         self.next = message.offset + 1
         self.window.append(message)
+        self.bytes += message.batch.bytes
         return True
 
     def closed(self) -> tuple[list[Fed], int]:
@@ -61,6 +64,7 @@ class Lane:
 
     def forget(self, settled: list[Fed]) -> None:
         """They are settled."""
+        self.bytes -= sum(message.batch.bytes for message in settled)
         if settled and self.window and settled[-1] is self.window[len(settled) - 1]:
             for _ in settled:
                 self.window.popleft()

@@ -10,8 +10,13 @@ from outbox.definitions.relays import Source
 from outbox.errors import InvalidDeclaration
 from outbox.relay.feeding.message import Fed
 from outbox.relay.feeding.operations import Begun
+from outbox.relay.target import Unavailable
 
 Start = Literal["first", "next"]
+
+
+class Silent(Unavailable):
+    """The other side is away, and what is ours stays ours: it goes on by itself when it is back."""
 
 
 class Reader(Protocol):
@@ -31,7 +36,12 @@ class Stream(Protocol):
     keeps_offsets: bool
 
     async def read(self, limit: int, held: set[str]) -> list[Fed]:
-        """What is there, in order; none after a moment; nothing of lanes that are held. Raises Unavailable."""
+        """What is there, in order; none after a moment; nothing of lanes that are held.
+
+        Raises:
+            Silent: it is away, and what is ours stays ours.
+            Unavailable: it is away, and nothing is ours any more.
+        """
 
     async def note_settled(self, settled: Sequence[Fed], lane: str, offset: int) -> None:
         """Say that messages are settled, and how far that is. Raises Unavailable: they come again."""
