@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import NoneType
@@ -16,7 +16,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 
 from outbox.chunks import Deferred
 from outbox.definitions import Relay
-from outbox.model import Message, Reject, Retry
+from outbox.model import Batch, Message, Reject, Retry
+from outbox.relay.producers import Producers
 from outbox.relay.target import Outcome, Unavailable
 from outbox.relay.transactions import Transactions
 from tests.relay.peers import KafkaPeer, MockPeer, servers
@@ -68,13 +69,19 @@ def seen(url: str, topic: str, isolation: str = "read_committed") -> list[tuple[
         consumer.close()
 
 
-def deliver(url: str, *rounds: list[Message], address: str = "t", seconds: float = 3) -> list[list[Outcome]]:
+def deliver(
+    url: str,
+    *rounds: list[Message],
+    address: str = "t",
+    seconds: float = 3,
+    producers: Producers | None = None,
+) -> list[list[Outcome]]:
     """By one target, one round after the other."""
 
     async def play() -> list[list[Outcome]]:
         timeout = timedelta(seconds=seconds)
         relay = Relay(url=url, bindings=("a",), address=address, transactional=True, timeout=timeout)
-        target = Transactions("out", relay, "/s", None)
+        target = Transactions("out", relay, "/s", producers)
         try:
             return [await target.deliver(messages) for messages in rounds]
         finally:
@@ -103,6 +110,7 @@ FAULTS: list[tuple[int, list[int | str], bool]] = [
     (ADD_PARTITIONS, [KafkaError.INVALID_TXN_STATE], False),
     (ADD_PARTITIONS, [KafkaError.INVALID_PRODUCER_EPOCH], False),
     (ADD_PARTITIONS, [KafkaError.TOPIC_AUTHORIZATION_FAILED], False),
+    (ADD_PARTITIONS, [KafkaError.INVALID_PRODUCER_ID_MAPPING], False),
     (END_TRANSACTION, ["cut"], True),
     (END_TRANSACTION, ["lost"], True),
     (END_TRANSACTION, [KafkaError.COORDINATOR_NOT_AVAILABLE] * 2, True),
@@ -168,6 +176,65 @@ def test_messages_of_a_topic_that_refuses_them_wait_and_the_others_are_committed
 def keyed(number: int, key: str) -> Message:
     (one,) = messages(1)
     return Message(one.batch, one.offset + number, one._published_at, key, one._headers, str(number).encode(), None)
+
+
+class Books(Producers):
+    """What the database says: each look at the leases, and the dead."""
+
+    def __init__(self, *looks: dict[int, int], dead: tuple[str, ...] = ()) -> None:
+        self._looks, self._dead = list(looks), list(dead)
+        self.opened: list[str] = []
+
+    async def holders(self, leases: Iterable[int]) -> dict[int, int]:
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+    async def open(self, id: str, worker: int) -> bool:
+        self.opened.append(id)
+        return worker > 0
+
+    async def dead(self) -> list[str]:
+        return list(self._dead)
+
+    async def close(self, id: str) -> None:
+        self._dead.remove(id)
+
+
+def leased(number: int, lease: int, redelivered: bool = False) -> Message:
+    (one,) = messages(1)
+    batch = Batch(lease, 1, redelivered, one.topic, 0, 0, 1, 0)
+    return Message(batch, number + 1, one._published_at, "k", None, str(number).encode(), None)
+
+
+def test_what_is_in_other_hands_by_now_is_not_sent(broker: TransactionalBroker) -> None:
+    wanted = [leased(n, lease=1 + n // 10) for n in range(30)]
+    books = Books({1: 7, 2: 7, 3: 7}, {1: 7, 3: 7})  # the second was lost while the producer began
+    (outcomes,) = deliver(broker.url, wanted, producers=books)
+    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Deferred)] == list(range(10, 20))
+    check_ledger(seen(broker.url, "t"), [*range(10), *range(20, 30)], keys=1)
+    for lost in Books({}), Books({1: 0}):  # before it began; and its worker was found dead just then
+        (outcomes,) = deliver(broker.url, wanted[:10], producers=lost)
+        assert {type(outcome) for outcome in outcomes} == {Deferred}
+
+
+def test_a_worker_that_registers_anew_sends_under_another_id(broker: TransactionalBroker) -> None:
+    """So that whoever fences what it was does not meet what it is."""
+    books = Books({1: 7}, {1: 7}, {1: 7}, {2: 8})
+    rounds = [[leased(0, 1)], [leased(1, 1)], [leased(2, 2)]]
+    assert deliver(broker.url, *rounds, producers=books) == [[None], [None], [None]]
+    assert broker.ids == books.opened
+    assert len(set(books.opened)) == 2
+
+
+def test_what_the_dead_may_have_had_in_hand_is_not_sent_before_they_are_fenced(broker: TransactionalBroker) -> None:
+    books = Books({1: 7}, dead=("outbox-out-dead",))
+    refusal = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    again = [leased(0, 1, redelivered=True)]
+    with broker.failing(INIT_PRODUCER, "", refusal):
+        refused, done = deliver(broker.url, again, again, producers=books)
+    assert isinstance(refused[0], Unavailable)
+    assert done == [None]
+    assert broker.ids == [books.opened[0], "outbox-out-dead"]
+    check_ledger(seen(broker.url, "t"), range(1), keys=1)
 
 
 def test_a_batch_is_seen_whole_when_its_transaction_is_committed(

@@ -65,6 +65,7 @@ class TransactionalBroker:
     def __init__(self) -> None:
         self._topics: dict[str, list[Partition]] = {}
         self._producers: dict[str, Producer] = {}
+        self._numbers = 0
         self._changed = threading.Condition()
         self._faults: dict[int, deque[int | str | threading.Event]] = defaultdict(deque)
         #: What a batch must not hold; a broker refuses all of it.
@@ -77,7 +78,8 @@ class TransactionalBroker:
 
         class Connection(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                broker._serve(self.request)
+                with suppress(ConnectionError):  # who asked is gone
+                    broker._serve(self.request)
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection)
         self._server.daemon_threads = True
@@ -135,8 +137,7 @@ class TransactionalBroker:
             if answer is None:
                 return
             answer = struct.pack(">i", number) + (b"\0" if kind == INIT_PRODUCER else b"") + answer
-            with suppress(ConnectionError):  # who asked is gone
-                connection.sendall(struct.pack(">i", len(answer)) + answer)
+            connection.sendall(struct.pack(">i", len(answer)) + answer)
 
     def _answered(self, kind: int, version: int, request: _Reader) -> bytes | None:
         """None: the connection ends."""
@@ -177,7 +178,8 @@ class TransactionalBroker:
 
     def _init(self, request: _Reader, error: int) -> bytes:
         id, _, _, epoch = request.compact(), request.number("i"), request.number("q"), request.number("h")
-        producer = self._producers.setdefault(id, Producer(len(self._producers) + 1)) if id else Producer(10_000)
+        self._numbers += 1
+        producer = self._producers.setdefault(id, Producer(self._numbers)) if id else Producer(self._numbers)
         error = error or producer.begin_anew(epoch)
         return struct.pack(">ihqhB", 0, error, producer.number, producer.epoch, 0)
 
