@@ -158,5 +158,12 @@ class Transactions:
         if self._call is not None and not self._call.done():
             await asyncio.wait([self._call])
         doing = asyncio.ensure_future(asyncio.to_thread(call))
+        doing.add_done_callback(_hear_out)
         self._call = doing
         return await asyncio.shield(doing)
+
+
+def _hear_out(call: asyncio.Future[Any]) -> None:
+    """An error of a call that nobody waits for any more is no news."""
+    if not call.cancelled():
+        call.exception()

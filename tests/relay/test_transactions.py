@@ -364,6 +364,32 @@ def test_all_is_committed_in_the_order_of_its_keys_on_a_broker_of_its_own(
     check_ledger(seen(peer.url, peer.name), range(2000))
 
 
+@pytest.mark.parametrize("peer", ["kafka"], indirect=True)
+def test_a_broker_that_is_absent_stalls_and_cuts_connections_gets_all(
+    one_database: Database, tmp_path: Path, peer: KafkaPeer
+) -> None:
+    """Tansu shows what was aborted, and so some may be there twice."""
+    peer.create()
+    peer.kill()
+    publish(one_database, "orders.placed", range(100))
+    text = peer.relay("transactional = true", "batch = 50", "max_attempts = 1")
+    with relaying(one_database.url, tmp_path, text) as process:
+        process.wait_for_line("circuit open")
+        peer.start()
+        wait_until_settled(one_database)
+        peer.stall()
+        publish(one_database, "orders.placed", range(100, 200))
+        process.wait_for_line("circuit open", times=2)
+        peer.flow()
+        wait_until_settled(one_database)
+        peer.wire.lose_answers(1_000)
+        publish(one_database, "orders.placed", range(200, 500))
+        wait_until_settled(one_database)
+        assert process.stop() == 0
+    assert one_database.value("SELECT count(*) FROM outbox.dead_letter") == 0
+    check_ledger(seen(peer.url, peer.name), range(500), doubled=True)
+
+
 def test_a_probe_goes_in_a_transaction_of_its_own(tmp_path: Path, broker: TransactionalBroker) -> None:
     """It is in no log, and so nobody takes over from whoever sends it."""
     (tmp_path / "outbox.toml").write_text(definitions(broker.url))
