@@ -12,7 +12,7 @@ DECLARE
         || '{rotate,mend_lanes,wake_lock,expire_dead_letters}'::text[]
         || '{enlist,store_result,rotate_results,expire_counters}'::text[]
         || '{publish_due,declare_schedule,due_schedules,next_tick_at,tick_schedule,note_schedule_error}'::text[]
-        || '{note_relay,lock_source,advance_source,pause}'::text[]
+        || '{note_relay,open_producer,dead_producers,close_producer,lock_source,advance_source,pause}'::text[]
         || '{begin_feed,end_feed,known_once,detoured_keys,move_feed,fit_all}'::text[];
     watching text[] := '{schema_version,log_end,wake_lock,key_slot,topic_matches,slots_due,stuck_lanes}'::text[]
         || '{open_transactions,needed_grants,filter_problem,who_gets,actors}'::text[];

@@ -7,7 +7,7 @@ down_revision = None
 
 TABLES = """
 retention topic partition message subscription binding cursor position lease redelivery dead_letter worker
-deduplication inbox scheduled schedule tick allowance loss owner capture relay source_position
+deduplication inbox scheduled schedule tick allowance loss owner capture relay producer source_position
 result counter
 """
 
@@ -45,7 +45,7 @@ compacted carry_forward carry_late note_losses finish_slot empty_slot rotate_key
 set_retention acknowledge_losses open_transactions
 enlist unread_actors actors flush_queue result_slot store_result result_of rotate_results
 add_counter move_counter move_counter_within counter_value expire_counters
-note_relay lock_source advance_source
+note_relay open_producer dead_producers close_producer lock_source advance_source
 begin_feed end_feed mark_once known_once detour detoured_keys move_feed fit_all
 needed_grants grant_roles
 """

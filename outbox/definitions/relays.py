@@ -34,6 +34,7 @@ _ONLY_FOR: dict[str, tuple[Protocol, ...]] = {
     "exchange": ("rabbitmq",),
     "address": ("rabbitmq", "kafka", "activemq", "nats"),
     "sasl": ("kafka",),
+    "transactional": ("kafka",),
     "secrets": ("http",),
     "allow_private": ("http",),
     "user": ("rabbitmq", "kafka", "activemq", "nats"),
@@ -126,6 +127,9 @@ class Relay(_Peer, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: Where it goes: a routing key, topic, destination or subject, with {topic} and {key}. None: {topic}, of ActiveMQ
     #: /queue/{topic}.
     address: str | None = None
+    #: Of Kafka: is each batch a transaction there? Who reads with `isolation.level=read_committed` sees it whole or not
+    #: at all, and nothing of a try that failed, or of a process that was taken for dead.
+    transactional: bool = False
     #: Of RabbitMQ. It must exist.
     exchange: str = ""
     #: Of webhooks: what signs them, the newest first; receivers accept any.

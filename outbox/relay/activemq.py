@@ -192,6 +192,7 @@ class Destination:
     """Sends persistent messages, each with a receipt."""
 
     keeps_order = False
+    is_whole = False
 
     def __init__(self, name: str, relay: Relay, source: str) -> None:
         self._name, self._relay, self._source = name, relay, source

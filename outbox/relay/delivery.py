@@ -87,7 +87,7 @@ class Delivery:
         waiting = messages
         while waiting := [message for message in waiting if message.key not in held]:
             ticket = await self.circuit.admit()
-            going = waiting[:1] if ticket.is_probe else waiting
+            going = waiting[:1] if ticket.is_probe and not self._target.is_whole else waiting
             found = await self._round(ticket, going)
             again = []
             for message, outcome in zip(going, found, strict=True):

@@ -74,6 +74,7 @@ class Stream:
     """Publishes to subjects that a stream must hold; each message is acked, and a repetition is stored once."""
 
     keeps_order = False
+    is_whole = False
 
     def __init__(self, name: str, relay: Relay, source: str) -> None:
         self._name, self._relay, self._source = name, relay, source

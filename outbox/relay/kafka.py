@@ -1,4 +1,4 @@
-"""Kafka: a relay with an idempotent producer. What comes in from there: `kafka_log`."""
+"""Kafka: a relay with an idempotent producer. A transaction a batch: `transactions`; what comes in: `kafka_log`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from confluent_kafka import KafkaException
 from outbox.chunks import Deferred
 from outbox.definitions.relays import Relay, Source
 from outbox.model import Message, Retry
-from outbox.relay.kafka_log import Log, settings_of
+from outbox.relay.kafka_log import Log
 from outbox.relay.opened import Opened
-from outbox.relay.producing import Line, Together
-from outbox.relay.target import Outcome, Unavailable
+from outbox.relay.producers import Producers
+from outbox.relay.producing import Line, Together, settings_of
+from outbox.relay.target import Outcome, Target, Unavailable
+from outbox.relay.transactions import Transactions
 
 
-def target(name: str, relay: Relay, source: str) -> Topic:
-    return Topic(name, relay, source)
+def target(name: str, relay: Relay, source: str, producers: Producers | None = None) -> Target:
+    return Transactions(name, relay, source, producers) if relay.transactional else Topic(name, relay, source)
 
 
 def intake(name: str, source: Source, position: Callable[[str], Coroutine[Any, Any, int | None]]) -> Log:
@@ -32,6 +34,7 @@ class Topic:
     """
 
     keeps_order = True
+    is_whole = False
 
     def __init__(self, name: str, relay: Relay, source: str) -> None:
         self._name, self._relay, self._source = name, relay, source
@@ -85,18 +88,9 @@ class Topic:
 
     async def _connected(self) -> Line:
         """Raises Unavailable."""
-        limit = round(1000 * self._relay.timeout.total_seconds())
-        settings = await settings_of(self._relay, self._name) | {
-            "enable.idempotence": True,
-            "enable.gapless.guarantee": True,
-            "linger.ms": 2,
-            "delivery.timeout.ms": limit,
-            "topic.metadata.propagation.max.ms": min(2_000, limit // 2),  # a topic that there is not
-            "partitioner": "murmur2_random",  # as Java's clients have it
-            "queue.buffering.max.messages": 1_000_000,
-        }
+        settings = await settings_of(self._relay, self._name)
         try:
-            return Line(settings)
+            return Line(settings | {"enable.gapless.guarantee": True})
         except KafkaException as error:
             raise Unavailable(f"no producer of Kafka can be made: {error.args[0].str()}") from None
 

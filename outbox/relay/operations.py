@@ -34,6 +34,33 @@ def is_paused(subscription: str) -> Operation[bool]:
     return bool(rows and rows[0][0])
 
 
+def holders(leases: Iterable[int]) -> Operation[dict[int, int]]:
+    """The worker that holds each of some leases; those that nobody holds who is alive are left out."""
+    rows = yield Statement(
+        "SELECT l.id, l.worker_id FROM outbox.lease l JOIN outbox.worker w ON w.id = l.worker_id "
+        "WHERE l.id = ANY (CAST(%s AS bigint[])) AND w.retired_at IS NULL",
+        (list(leases),),
+    )
+    return dict(rows)  # type: ignore[arg-type]  # two bigints each
+
+
+def open_producer(id: str, relay: str, worker: int) -> Operation[bool]:
+    """Note that a worker produces under a transactional id. False: it was found dead, and must not."""
+    rows = yield Statement("SELECT outbox.open_producer(%s, %s, CAST(%s AS bigint))", (id, relay, worker))
+    return bool(rows[0][0])
+
+
+def dead_producers(relay: str) -> Operation[list[str]]:
+    """The transactional ids of workers that live no more, and that nobody has fenced yet."""
+    rows = yield Statement("SELECT outbox.dead_producers(%s)", (relay,))
+    return [row[0] for row in rows]
+
+
+def close_producer(id: str) -> Operation[None]:
+    """Forget a transactional id: it is fenced."""
+    yield Statement("SELECT outbox.close_producer(%s)", (id,))
+
+
 def position(source: str, partition: str) -> Operation[int | None]:
     """The first offset of a partition there that is not published; waits for whoever is just publishing some."""
     rows = yield Statement("SELECT outbox.lock_source(%s, %s)", (source, partition))

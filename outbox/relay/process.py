@@ -28,6 +28,7 @@ from outbox.relay import operations as relay_operations
 from outbox.relay import target
 from outbox.relay.delivery import Delivery
 from outbox.relay.importing import Importer
+from outbox.relay.producers import Producers
 from outbox.relay.tally import Tally
 from outbox.retries import Retries
 from outbox.signals import Signals
@@ -77,7 +78,8 @@ class RelayWorker(Worker):
         async def disable() -> None:
             await self._database.persist(lambda: operations.pause(name))
 
-        return Delivery(name, relay, target.target(name, relay, relay.source or source), disable)
+        producers = Producers(name, lambda operation: self._database.persist(operation))
+        return Delivery(name, relay, target.target(name, relay, relay.source or source, producers), disable)
 
 
 class Relays:

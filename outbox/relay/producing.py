@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from outbox.chunks import Deferred
 from outbox.definitions.relays import Relay
 from outbox.model import Message, Reject, Retry
+from outbox.relay import kafka_log
 from outbox.relay.cloudevents import Event, event
 from outbox.relay.kafka_log import LOOK, PREFIX
 from outbox.relay.places import address_of
@@ -31,6 +32,21 @@ _REFUSED = frozenset(
         KafkaError.POLICY_VIOLATION,
     }
 )
+#: All that says something of a message.
+REFUSALS = _NEVER | _REFUSED
+
+
+async def settings_of(relay: Relay, name: str) -> dict[str, Any]:
+    """Those of a relay's producer. Raises Unavailable for a secret that can't be had."""
+    limit = round(1000 * relay.timeout.total_seconds())
+    return await kafka_log.settings_of(relay, name) | {
+        "enable.idempotence": True,
+        "linger.ms": 2,
+        "delivery.timeout.ms": limit,
+        "topic.metadata.propagation.max.ms": min(2_000, limit // 2),  # a topic that there is not
+        "partitioner": "murmur2_random",  # as Java's clients have it
+        "queue.buffering.max.messages": 1_000_000,
+    }
 
 
 class Line:
@@ -39,7 +55,8 @@ class Line:
     def __init__(self, settings: dict[str, Any]) -> None:
         #: Why what it has queued must not be sent any more: its guarantee of order is gone, or no broker is there.
         self.broken: str | None = None
-        self._trouble = ""
+        #: The last that went wrong with a connection: a certificate, a password, nobody who listens.
+        self.trouble = ""
         self._turn, self._is_heard = threading.Condition(), False
         self.producer = Producer(settings | {"error_cb": self._note})
 
@@ -71,9 +88,9 @@ class Line:
         if error.fatal():
             self.broken = error.str()
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self.broken = self._trouble or error.str()
+            self.broken = self.trouble or error.str()
         else:
-            self._trouble = error.str()  # why: a certificate, a password, nobody who listens
+            self.trouble = error.str()
 
 
 class Together:
@@ -94,6 +111,14 @@ class Together:
         self._open: set[int] = set()
 
     def run(self, line: Line) -> None:
+        self._send(line)
+        self._hear(line)
+        if self._open:
+            line.broken = line.broken or "no answer"
+            for number in list(self._open):
+                self.outcomes[number] = Unavailable(f"Kafka does not confirm: {line.broken}")
+
+    def _send(self, line: Line) -> None:
         held: set[str] = set()
         for number, message in enumerate(self.messages):
             if message.key in held:
@@ -103,11 +128,6 @@ class Together:
                 self.outcomes[number] = problem
             if self._relay.ordered and message.key is not None and isinstance(self.outcomes[number], Retry):
                 held.add(message.key)
-        self._hear(line)
-        if self._open:
-            line.broken = line.broken or "no answer"
-            for number in list(self._open):
-                self.outcomes[number] = Unavailable(f"Kafka does not confirm: {line.broken}")
 
     def _hear(self, line: Line) -> None:
         """Until there is a verdict on each, or nothing more to be heard."""

@@ -69,6 +69,7 @@ class Exchange:
     """Publishes persistent messages, mandatory, and waits for the confirms of all."""
 
     keeps_order = False
+    is_whole = False
 
     def __init__(self, relay: Relay, source: str) -> None:
         self._relay, self._source = relay, source

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from outbox.definitions.relays import Relay, Source
 from outbox.errors import InvalidDeclaration, OutboxError
 from outbox.model import Message, NewMessage
+
+if TYPE_CHECKING:
+    from outbox.relay.producers import Producers
 
 T = TypeVar("T")
 
@@ -44,6 +47,8 @@ class Target(Protocol):
 
     #: Does it keep the order of a key's messages that are on their way together, though one of them is refused?
     keeps_order: bool
+    #: Does it take all that it is given at once, or nothing? Then that is tried whole after a break, too.
+    is_whole: bool
 
     async def deliver(self, messages: list[Message]) -> list[Outcome]:
         """Send messages, and return what became of each when all are confirmed or given up. Raises nothing else."""
@@ -101,9 +106,14 @@ _MODULES = {
 }
 
 
-def target(name: str, relay: Relay, source: str) -> Target:
-    """The target of a relay; `source` is that of its CloudEvents. Raises InvalidDeclaration if a package is missing."""
-    made: Target = _made(relay, "target", name, relay, source)
+def target(name: str, relay: Relay, source: str, producers: Producers | None = None) -> Target:
+    """The target of a relay; `source` is that of its CloudEvents. Raises InvalidDeclaration if a package is missing.
+
+    Args:
+        producers: where a transactional relay notes what it produces under; None: it delivers what nobody else does.
+    """
+    more = (producers,) if relay.transactional else ()
+    made: Target = _made(relay, "target", name, relay, source, *more)
     return made
 
 

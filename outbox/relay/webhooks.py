@@ -44,6 +44,7 @@ class Webhook:
     """POSTs each message by itself. Only a 2xx is a yes; no redirect is followed, no body is read."""
 
     keeps_order = False
+    is_whole = False
 
     def __init__(self, relay: Relay, source: str) -> None:
         self._relay, self._source = relay, source

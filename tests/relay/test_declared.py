@@ -64,6 +64,7 @@ WRONG = [
     ("relays", {"url": "amqp://h"}, "relays.x.bindings: what does it read"),
     ("relays", {"url": "amqp://h", "bindings": ("a..b",)}, "relays.x.bindings[0]"),
     ("relays", {"url": "nats://h", "bindings": ("a",), "exchange": "e"}, "relays.x.exchange: it means nothing to nats"),
+    ("relays", {"url": "nats://h", "bindings": ("a",), "transactional": True}, "it means nothing to nats"),
     ("relays", {"url": "amqp://h", "bindings": ("a",), "address": "{kee}"}, "in braces there can be topic or key"),
     ("relays", {"url": "amqp://h", "bindings": ("a",), "user": "u"}, "user and password go together"),
     ("relays", {"url": "http://h", "bindings": ("a",), "secrets": (Secret(),)}, "say where the secret is"),
