@@ -21,7 +21,7 @@ _TRIES = 3
 _CALL = 1.0
 
 
-class Account(Line):
+class TransactionalProducer(Line):
     """A producer of transactions, one at a time.
 
     Args:
@@ -88,7 +88,7 @@ class Transaction(Together):
     #: Why it can't be committed.
     _trouble: str | None = None
 
-    def run(self, line: Account) -> None:  # type: ignore[override]  # it needs one
+    def run(self, line: TransactionalProducer) -> None:  # type: ignore[override]  # it needs one
         for _ in range(_TRIES):
             self._try(line)
             if self.is_committed or self._trouble or self._has_verdict or line.broken is not None:
@@ -97,7 +97,7 @@ class Transaction(Together):
             away = Unavailable(f"Kafka does not confirm: {line.broken or self._trouble or 'no answer'}")
             self.outcomes = [outcome if is_verdict(outcome) else away for outcome in self.outcomes]
 
-    def _try(self, line: Account) -> None:
+    def _try(self, line: TransactionalProducer) -> None:
         self.outcomes, self._open = [Unavailable("not heard of")] * len(self.messages), set()
         try:
             line.producer.begin_transaction()
@@ -108,7 +108,7 @@ class Transaction(Together):
             self._listen(line)
             self._end(line)
 
-    def _listen(self, line: Account) -> None:
+    def _listen(self, line: TransactionalProducer) -> None:
         """Until there is a verdict on each; when one has failed, only as long as more is said."""
         until, left = time.monotonic() + self._relay.timeout.total_seconds() + 1, len(self._open) + 1
         while self._open and line.broken is None and time.monotonic() < until:
@@ -118,7 +118,7 @@ class Transaction(Together):
             if (error := line.look(LOOK)) is not None:
                 self._trouble = self._trouble or error.str()
 
-    def _end(self, line: Account) -> None:
+    def _end(self, line: TransactionalProducer) -> None:
         if not self._open and all(outcome is None for outcome in self.outcomes):
             error = line.commit()
             if error is None:
@@ -153,11 +153,11 @@ def fence(settings: dict[str, Any], seconds: float) -> None:
     successor.give_up()
 
 
-def begun(settings: dict[str, Any], seconds: float) -> Account:
+def begun(settings: dict[str, Any], seconds: float) -> TransactionalProducer:
     """A producer whose predecessors are fenced. Raises Unavailable."""
     try:
-        account = Account(settings, seconds)
+        line = TransactionalProducer(settings, seconds)
     except KafkaException as error:
         raise Unavailable(f"no producer of Kafka can be made: {error.args[0].str()}") from None
-    account.begin()
-    return account
+    line.begin()
+    return line

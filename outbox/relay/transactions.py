@@ -24,7 +24,7 @@ from outbox.relay import transaction
 from outbox.relay.producers import Producers
 from outbox.relay.producing import settings_of
 from outbox.relay.target import Outcome, Unavailable
-from outbox.relay.transaction import Account, Transaction, is_verdict
+from outbox.relay.transaction import Transaction, TransactionalProducer, is_verdict
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Transactions:
         self._name, self._relay, self._source, self._producers = name, relay, source, producers
         self._seconds = relay.timeout.total_seconds()
         self._turn = asyncio.Lock()
-        self._account: Account | None = None
+        self._line: TransactionalProducer | None = None
         #: Whose leases' messages it sends, and under which id.
         self._worker, self._id = -1, ""
         #: The last call in a thread: it goes on though who waits for it is cancelled.
@@ -74,7 +74,7 @@ class Transactions:
         worker = max(held.values(), default=None)
         if worker is None:
             return set()
-        if self._account is None or self._account.broken is not None or worker != self._worker:
+        if self._line is None or self._line.broken is not None or worker != self._worker:
             if not await self._open(worker):
                 return set()
             held = await self._held(messages)  # of who was found dead before it began, nothing goes any more
@@ -96,14 +96,14 @@ class Transactions:
         if self._producers is not None and not await self._producers.open(self._id, worker):
             return False
         settings = await self._settings(self._id)
-        account = await self._in_thread(partial(transaction.begun, settings, self._seconds))
+        line = await self._in_thread(partial(transaction.begun, settings, self._seconds))
         try:
             await self._fence()
         except BaseException:
-            account.broken = "it was not begun with"
+            line.broken = "it was not begun with"
             raise
         finally:
-            self._account = account
+            self._line = line
         return True
 
     async def _fence(self) -> None:
@@ -124,11 +124,11 @@ class Transactions:
     async def _outcomes(self, messages: list[Message]) -> list[Outcome]:
         if not messages:
             return []
-        account = self._account
-        assert account is not None
+        line = self._line
+        assert line is not None
         one = Transaction(self._relay, self._source, messages, is_alone=len(messages) == 1)
-        await self._in_thread(partial(one.run, account))
-        if one.is_committed or account.broken is not None:
+        await self._in_thread(partial(one.run, line))
+        if one.is_committed or line.broken is not None:
             return one.outcomes
         return await self._without_refused(one)
 
@@ -149,9 +149,9 @@ class Transactions:
         return outcomes
 
     async def _give_up(self) -> None:
-        account, self._account = self._account, None
-        if account is not None:
-            await self._in_thread(account.give_up)
+        line, self._line = self._line, None
+        if line is not None:
+            await self._in_thread(line.give_up)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         """One call at a time; that of somebody who was cancelled is waited for."""

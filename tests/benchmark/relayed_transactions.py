@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psycopg
 
-from outbox import NewMessage, Outbox
 from outbox.definitions import Relay
-from tests.benchmark.relays import Kafka, database, latencies, relayed
+from tests.benchmark.relays import Kafka, database, fill, latencies, relayed
 from tests.relay.brokers import Tansu
 from tests.relay.mocked import MockCluster
 from tests.relay.running import RelayProcess
@@ -43,12 +41,7 @@ class Transactional(Kafka):
 def measure(peer: Transactional) -> tuple[float, list[float]]:
     """Messages a second; milliseconds from commit to arrival."""
     with database() as url, tempfile.TemporaryDirectory() as folder:
-        with psycopg.connect(url) as connection:
-            bodies = [NewMessage({"id": 4711, "what": "x" * 200}, key=str(n)) for n in range(peer.messages)]
-            connection.execute("SELECT outbox.declare_topic('bench', 4)")
-            connection.execute("SELECT outbox.subscribe('bench')")
-            connection.commit()
-            Outbox().publish_many(connection, "bench", bodies)
+        fill(url, peer.messages)
         rate = asyncio.run(relayed(peer, url))
         relay = peer.relay()
         fields = (

@@ -318,14 +318,19 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def fill(url: str, messages: int) -> None:
+    """A backlog for a relay named `bench`, in four partitions."""
+    with psycopg.connect(url) as connection:
+        bodies = [NewMessage({"id": 4711, "what": "x" * 200}, key=str(n)) for n in range(messages)]
+        connection.execute("SELECT outbox.declare_topic('bench', 4)")
+        connection.execute("SELECT outbox.subscribe('bench')")
+        connection.commit()
+        Outbox().publish_many(connection, "bench", bodies)
+
+
 def measure(peer: Peer) -> str:
     with database() as url, tempfile.TemporaryDirectory() as folder:
-        with psycopg.connect(url) as connection:
-            bodies = [NewMessage({"id": 4711, "what": "x" * 200}, key=str(n)) for n in range(peer.messages)]
-            connection.execute("SELECT outbox.declare_topic('bench', 4)")
-            connection.execute("SELECT outbox.subscribe('bench')")
-            connection.commit()
-            Outbox().publish_many(connection, "bench", bodies)
+        fill(url, peer.messages)
         bare = peer.messages / asyncio.run(peer.bare())
         rate = asyncio.run(relayed(peer, url))
         relay = peer.relay()

@@ -36,14 +36,14 @@ def children(process: CommandProcess) -> list[int]:
 
 def kill(books: Database, process: CommandProcess, at: int, which: slice) -> None:
     """Some of its processes, when there are so many effects."""
-    wait_for(lambda: count(books) >= at, f"{at} of them", 60)
+    wait_for(lambda: count(books) >= at, f"{at} of them")
     for pid in children(process)[which]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def check_handled(books: Database, process: CommandProcess) -> None:
-    wait_for(lambda: count(books) >= len(TAKERS) * MESSAGES, "all of them", 60)
+    wait_for(lambda: count(books) >= len(TAKERS) * MESSAGES, "all of them")
     wait_for(lambda: books.value("SELECT count(*) FROM outbox.redelivery") == 0, "nothing goes round")
     assert process.stop() == 0
     check_each_kind(books, range(MESSAGES))
@@ -80,13 +80,13 @@ def test_a_kafka_that_goes_away_in_the_middle_is_shown_and_loses_and_doubles_not
     app = EXACTLY_ONCE.format(more=", ordered=True, batch=5")
     with worker(books.url, tmp_path, app, *feeding(peer.url, peer.name)) as process:
         for so_far in 200, 400:
-            wait_for(lambda so_far=so_far: count(books) >= so_far - 170, f"some of them\n{process.log}", 60)  # type: ignore[misc]
+            wait_for(lambda so_far=so_far: count(books) >= so_far - 170, f"some of them\n{process.log}")  # type: ignore[misc]
             peer.vanish()
             process.wait_for_line("circuit open", times=so_far // 200)
             wait_for(lambda: "open" in outbox(books.url, "status").stdout, "it is seen")
             peer.reappear()
-            wait_for(lambda: "open" not in outbox(books.url, "status").stdout, "it is seen that it is back", 60)
+            wait_for(lambda: "open" not in outbox(books.url, "status").stdout, "it is seen that it is back")
             send(peer.url, peer.name, range(so_far, so_far + 200))
-        wait_for(lambda: count(books) >= 600, f"all of them\n{process.log}", 60)
+        wait_for(lambda: count(books) >= 600, f"all of them\n{process.log}")
         assert process.stop() == 0
     check_once(books, range(600))
