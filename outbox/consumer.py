@@ -201,10 +201,11 @@ class Consumer:
 
     async def _pull(self, limit: int) -> Pulled:
         worker, overdue = self.worker, time.monotonic() - self._last_overdue > _OVERDUE
-        if overdue or self._breaks != self._database.breaks:
-            await self._release_unknown()
         asked = time.monotonic()
         try:
+            if overdue or self._breaks != self._database.breaks:
+                await self._release_unknown()
+                asked = time.monotonic()
             pulled = await self._line.run(
                 operations.pull(self.name, worker, limit, _MOST_BYTES, self._lease_size, overdue, self._leased)
             )
@@ -231,9 +232,9 @@ class Consumer:
         A pull may have committed though its connection broke, and a crash of the database may have undone a settlement
         that did not wait for the disk. Now and then, too: the broken pull may have been under way when we looked.
         """
-        self._breaks = self._database.breaks
-        worker, known = self.worker, self._settler.leases
-        released = await self._database.persist(lambda: operations.release_unknown(self.name, worker, known))
+        breaks = self._database.breaks
+        released = await self._database.run(operations.release_unknown(self.name, self.worker, self._settler.leases))
+        self._breaks = breaks
         if released:
             log(logging.WARNING, "gave back what a broken connection hid", subscription=self.name, messages=released)
 

@@ -263,10 +263,13 @@ class WorkerProcess(CommandProcess):
 def worker(
     database_url: str, folder: Path, app: str, *arguments: str, more: dict[str, str] | None = None
 ) -> Iterator[WorkerProcess]:
-    """A started worker, killed in the end if it still runs."""
+    """A started worker, killed in the end if it still runs. A test that fails tells what it had logged."""
     process = WorkerProcess(database_url, folder, app, *arguments, more=more)
     try:
         process.wait_for_line("worker started")
         yield process
+    except BaseException as error:
+        error.add_note(f"The worker's log:\n{process.log}")
+        raise
     finally:
         process.kill()

@@ -21,6 +21,7 @@ class Wire:
         self._losses: list[int] = []
         self._sent = 0
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
@@ -31,7 +32,11 @@ class Wire:
             self._losses, self._sent = list(after), 0
 
     def cut(self) -> None:
-        for pair in list(self._pairs):
+        """Break all connections, and those that are being made."""
+        with self._lock:
+            self._cuts += 1
+            pairs = list(self._pairs)
+        for pair in pairs:
             _reset(*pair)
 
     def close(self) -> None:
@@ -45,6 +50,7 @@ class Wire:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            cuts = self._cuts
             try:
                 server = socket.create_connection(("127.0.0.1", self.target), 5)
             except OSError:
@@ -52,7 +58,13 @@ class Wire:
                 continue
             server.settimeout(None)
             pair = (client, server)
-            self._pairs.add(pair)
+            with self._lock:
+                was_cut = cuts != self._cuts
+                if not was_cut:
+                    self._pairs.add(pair)
+            if was_cut:
+                _reset(*pair)
+                continue
             for way in (self._ask, self._answer):
                 threading.Thread(target=way, args=(pair,), daemon=True).start()
 
