@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from confluent_kafka import Consumer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
@@ -21,13 +22,17 @@ from outbox.definitions import Definitions, Source
 from outbox.errors import InvalidDeclaration
 from outbox.observer import NOBODY
 from outbox.relay.cloudevents import Incoming
-from outbox.relay.feeding import named, operations, source_of
+from outbox.relay.feeding import kafka, named, operations, source_of
 from outbox.relay.feeding.bindings import Sieve
 from outbox.relay.feeding.handlers import Handlers
 from outbox.relay.feeding.lanes import Lane
 from outbox.relay.feeding.message import EventId, Fed, Place, fed, id_of
+from outbox.relay.feeding.operations import Begun
 from outbox.relay.feeding.origin import of_subscription
-from tests.shop_floor import Database, outbox
+from tests.relay.feeding import send
+from tests.relay.mocked import MockCluster
+from tests.relay.peers import servers
+from tests.shop_floor import PATIENCE, Database, outbox
 
 WORDS = st.sampled_from(["a", "b", "*", "#"])
 PATTERNS = st.lists(WORDS, min_size=1, max_size=4).map(".".join)
@@ -199,3 +204,46 @@ def test_nothing_moves_on_over_a_message_that_follows_its_key_on_its_detour() ->
         assert [one.offset for one in handlers._take(lane)] == [1]
 
     asyncio.run(play())
+
+
+class Owner:
+    """Reads every partition from its beginning."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    async def begin(self, lane: str, number: int, first: int | None) -> Begun:
+        self.begun += 1
+        return Begun(0, 0)
+
+    async def end(self, lanes: list[str]) -> None: ...
+
+
+def test_a_partition_that_was_held_when_partitions_changed_hands_is_read_on(librdkafka: MockCluster, name: str) -> None:
+    librdkafka.create(name, 2)
+    send(librdkafka.url, name, range(100))
+    source, owner = Source(url=librdkafka.url, address=name, group=name), Owner()
+    partitions = kafka.stream("s", source, "first", None, owner)
+    both, other = {f"{name}/0", f"{name}/1"}, Consumer(servers(librdkafka.url) | {"group.id": name})
+
+    async def read(held: set[str], begun: int, messages: int = 0) -> None:
+        found = set()
+        async with asyncio.timeout(PATIENCE):
+            while owner.begun < begun or len(found) < messages:
+                found |= {(one.lane, one.offset) for one in await partitions.read(500, held)}
+
+    def join() -> None:
+        other.subscribe([name])
+        while not other.assignment():
+            other.poll(0.1)
+
+    async def come_and_go() -> None:
+        try:
+            await read(set(), 2, 100)
+            await asyncio.gather(asyncio.to_thread(join), read(both, 3))
+            await asyncio.gather(asyncio.to_thread(other.close), read(both, 5))
+            await read(set(), 5, 100)
+        finally:
+            await partitions.close()
+
+    asyncio.run(come_and_go())

@@ -106,9 +106,10 @@ class Partitions(Log):
         wanted = self._held & self._stands.keys()
         if more := wanted - self._paused:
             consumer.pause([place_of(lane, 0) for lane in more])
-        if less := (self._paused - wanted) & self._stands.keys():
+            self._paused |= more
+        if less := self._paused - wanted:
             consumer.resume([place_of(lane, 0) for lane in less])
-        self._paused = wanted
+            self._paused -= less
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """In the consumer's thread, before anything of them is read."""
@@ -120,6 +121,7 @@ class Partitions(Log):
         for one in partitions:
             one.offset = self._stands[partition_of(one.topic, one.partition)] = self._begin(consumer, one)
         consumer.assign(partitions)
+        consumer.resume(partitions)  # the client does not forget that one was held when it was ours before
 
     def _begin(self, consumer: Consumer, one: TopicPartition) -> int:
         """Where a partition is read from: as our database says, else as the subscription wants it."""
