@@ -20,6 +20,15 @@ from tests.servers import Postgres
 ROOT = Path(__file__).parent.parent
 #: Seconds after which what does not come hangs: no promise about how fast anything is, on a machine that may stall.
 PATIENCE = 120.0
+#: Is anything still to be pulled: beyond a cursor, or of a transaction that was open when the cursor went past it?
+UNREAD = """(EXISTS (SELECT FROM outbox.lag WHERE lag > 0) OR EXISTS (
+    SELECT FROM outbox.cursor c CROSS JOIN LATERAL (
+        SELECT p.open FROM outbox.position p
+        WHERE p.subscription_id = c.subscription_id AND p.partition_id = c.partition_id
+        ORDER BY p."offset" DESC LIMIT 1
+    ) AS at
+    WHERE NOT at.open <@ ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot()))
+))"""
 
 
 class Pulled(NamedTuple):
@@ -144,8 +153,8 @@ def at_rest(database: Database) -> bool:
     In one snapshot: between two looks a message may go from where it is looked for next to where it was looked for.
     What at-most-once has handed out shows nowhere, though its handler may still be at work.
     """
-    busy = " OR ".join(f"EXISTS (SELECT FROM outbox.{what})" for what in ("lag WHERE lag > 0", "lease", "redelivery"))
-    return not database.value(f"SELECT {busy}")
+    in_hand = "EXISTS (SELECT FROM outbox.lease) OR EXISTS (SELECT FROM outbox.redelivery)"
+    return not database.value(f"SELECT {UNREAD} OR {in_hand}")
 
 
 class Later:

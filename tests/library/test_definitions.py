@@ -21,6 +21,7 @@ from outbox.errors import InvalidDeclaration, NotOwnTransaction
 from tests.shop_floor import (
     PATIENCE,
     ROOT,
+    UNREAD,
     Database,
     drain,
     environment,
@@ -441,7 +442,7 @@ def test_nothing_is_lost_or_doubled_while_bindings_change_back_and_forth(one_dat
 
     def read() -> None:
         with psycopg.connect(one_database.url, autocommit=True) as connection:
-            while not done.is_set() or value(db, "SELECT count(*) FROM outbox.lag WHERE lag > 0"):
+            while not done.is_set() or value(db, f"SELECT {UNREAD}"):
                 pulled = pull(connection, "s", worker, 7)
                 if pulled:
                     settle(connection, worker, pulled)

@@ -12,7 +12,7 @@ import pytest
 from tests.relay.conftest import KINDS
 from tests.relay.peers import Peer
 from tests.relay.running import came_in, check_ledger, publish, relaying, wait_until_settled
-from tests.shop_floor import Database, wait_for
+from tests.shop_floor import UNREAD, Database, wait_for
 
 _FETCHES_NOTHING = "nothing is fetched by HTTP"
 _TANSU_DOES = "it has no place in time or memory of its own: Tansu, a process, does that"
@@ -114,7 +114,7 @@ def test_a_key_that_is_refused_is_parked_and_others_go_on(one_database: Database
     address = peer.refusing("k3", [f"k{n}" for n in range(7) if n != 3])
     publish(one_database, "orders.placed", range(70))
     with relaying(one_database.url, tmp_path, peer.relay(address=address)) as process:
-        parked = "SELECT count(*) = 10 AND NOT EXISTS (SELECT FROM outbox.lag WHERE lag > 0) FROM outbox.redelivery"
+        parked = f"SELECT count(*) = 10 AND NOT {UNREAD} FROM outbox.redelivery"
         wait_for(lambda: one_database.value(parked), "ten parked, the others delivered")
         peer.accept()
         wait_until_settled(one_database)

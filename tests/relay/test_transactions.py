@@ -31,7 +31,7 @@ from tests.relay.transactional import (
     PRODUCE,
     TransactionalBroker,
 )
-from tests.shop_floor import Database, wait_for
+from tests.shop_floor import UNREAD, Database, wait_for
 
 PEER = "librdkafka"
 
@@ -430,7 +430,7 @@ def test_several_processes_share_a_transactional_relay_and_fence_nobody_who_live
         relaying(one_database.url, tmp_path / "b", text) as second,
     ):
         publish(one_database, "orders.placed", range(700))
-        left = "SELECT count(*) = 100 AND NOT EXISTS (SELECT FROM outbox.lag WHERE lag > 0) FROM outbox.redelivery"
+        left = f"SELECT count(*) = 100 AND NOT {UNREAD} FROM outbox.redelivery"
         wait_for(lambda: one_database.value(left), "a hundred parked, the others delivered")
         broker.refused.clear()
         wait_until_settled(one_database)
