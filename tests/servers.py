@@ -75,9 +75,13 @@ class Postgres:
 
 
 class PgBouncer:
-    """PgBouncer in transaction pooling, in front of a cluster."""
+    """PgBouncer in transaction pooling, in front of a cluster.
 
-    def __init__(self, postgres: Postgres) -> None:
+    Args:
+        size: connections to a database; who waits for one waits until another's transaction has ended.
+    """
+
+    def __init__(self, postgres: Postgres, size: int = 10) -> None:
         self.user = _user_for_servers()
         self.folder = Path(tempfile.mkdtemp(prefix="outbox-test-"))
         self.port = free_port()
@@ -93,7 +97,7 @@ auth_type = trust
 auth_file = {self.folder}/users
 pool_mode = transaction
 max_client_conn = 200
-default_pool_size = 10
+default_pool_size = {size}
 server_login_retry = 1
 """
         )

@@ -39,6 +39,8 @@ TIMEOUT = 3
 _ENDS = (0, -signal.SIGTERM, -signal.SIGKILL)
 #: Seconds without any progress after which what is left is stuck, when nothing strikes any more; and in all.
 STUCK, ENDLESS = 60.0, 1800.0
+#: Connections of PgBouncer: more than the transactions that a worker which is frozen keeps open.
+POOL = 60
 
 
 class Publisher:
@@ -91,7 +93,7 @@ class Shop:
         self._orphans: set[int] = set()
         self._began = time.monotonic()
         self.cluster = Postgres(self.binaries)
-        self.bouncer = PgBouncer(self.cluster) if pooled else None
+        self.bouncer = PgBouncer(self.cluster, POOL) if pooled else None
         self.to_publishers, self.to_workers = (Proxy(self._port, seed + n) for n in range(2))
         with ExitStack() as stack:
             stack.callback(self.close)
@@ -192,7 +194,7 @@ class Shop:
         old, old_bouncer = self.cluster, self.bouncer
         self.cluster = to
         if old_bouncer:
-            self.bouncer = PgBouncer(to)
+            self.bouncer = PgBouncer(to, POOL)
             old_bouncer.remove()
         self.to_publishers.target = self.to_workers.target = self._port
         old.remove()
