@@ -106,7 +106,7 @@ def test_handlers_on_another_log_trust_whom_relays_do(
         assert process.stop() == 0
     assert count(books) == 0
     with worker(books.url, tmp_path, app, *trusting("ca.pem"), more=more) as process:
-        wait_for(lambda: count(books) >= 30, "all of them", 60)
+        wait_for(lambda: count(books) >= 30, "all of them")
         assert process.stop() == 0
         assert PASSWORD not in said + process.log
     check_once(books, range(30))
